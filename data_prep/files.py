@@ -1,0 +1,184 @@
+"""Text files: read in step, written whole.
+
+A line ends at a line feed and nowhere else. Carriage returns, U+2028 and the
+like are characters of the line, so that no odd separator can shift a pair.
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import re
+import shutil
+import unicodedata
+import zlib
+from pathlib import Path
+
+
+def read_lines(path):
+    """Yield the lines of a UTF-8 file, plain or ``.gz``, without their line feed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not UTF-8 or the archive is damaged; names file and line.
+    """
+    path = Path(path)
+    number = 0
+    with _open_bytes(path) as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+                    line = line[3:]  # a byte-order mark is not text
+                yield line.removesuffix(b"\n").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x} "
+                f"at column {error.start + 1}); convert the file, for example with iconv"
+            ) from None
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(
+                f"{path} is damaged after line {number} ({error}); fetch it again"
+            ) from None
+
+
+def read_bitext(src_path, tgt_path):
+    """Yield (line number from 1, source line, target line), both files read in step.
+
+    Raises:
+        ValueError: one file ends before the other; names the line.
+    """
+    end = object()
+    src_lines, tgt_lines = read_lines(src_path), read_lines(tgt_path)
+    number = 0
+    while True:
+        number += 1
+        src, tgt = next(src_lines, end), next(tgt_lines, end)
+        if src is end and tgt is end:
+            return
+        if src is end or tgt is end:
+            shorter = src_path if src is end else tgt_path
+            raise ValueError(
+                f"{src_path} and {tgt_path} stop being parallel at line {number}: "
+                f"{shorter} has only {number - 1:,} lines"
+            )
+        yield number, src, tgt
+
+
+def count_lines(path):
+    """Number of lines, the last one counted even without its line feed."""
+    return sum(1 for _ in read_lines(path))
+
+
+def find_text(folder, split, lang):
+    """Path of ``<folder>/<split>.<lang>`` or the same with ``.gz``.
+
+    Raises:
+        FileNotFoundError: neither exists.
+        ValueError: both exist, so which one is meant is unclear.
+    """
+    plain = Path(folder) / f"{split}.{lang}"
+    packed = plain.with_name(plain.name + ".gz")
+    if plain.exists() and packed.exists():
+        raise ValueError(f"both {plain} and {packed} exist; remove the one that is out of date")
+    if not plain.exists() and not packed.exists():
+        raise FileNotFoundError(f"{plain} is missing (and so is {packed.name})")
+    return plain if plain.exists() else packed
+
+
+@contextlib.contextmanager
+def write_whole(path):
+    """Open a text file that carries its name only when it is complete.
+
+    Writes ``PATH.part`` and renames it at the end; an exception removes it.
+    A name that ends in ``.gz`` is compressed, with no time stamp inside, so
+    that the same text gives the same bytes.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as raw, contextlib.ExitStack() as stack:
+            binary = raw
+            if path.suffix == ".gz":
+                binary = stack.enter_context(
+                    gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
+                )
+            text = io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
+            yield text
+            text.flush()
+            text.detach()
+            stack.close()
+            raw.flush()
+            os.fsync(raw.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def write_whole_folder(path, replace=False):
+    """Make a folder that carries its name only when it is complete.
+
+    Yields ``PATH.part``, an empty folder; renames it at the end and removes it
+    after an exception.
+
+    Raises:
+        FileExistsError: ``path`` exists and ``replace`` is false.
+    """
+    path = Path(path)
+    if path.exists() and not replace:
+        raise FileExistsError(f"{path} exists; remove it or name another place")
+    part = path.with_name(path.name + ".part")
+    if part.exists():
+        shutil.rmtree(part)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        put_in_place(part, path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def put_in_place(part, path):
+    """Rename folder ``part`` to ``path``; what stood there before is removed."""
+    part, path = Path(part), Path(path)
+    old = path.with_name(path.name + ".old")
+    if old.exists():
+        shutil.rmtree(old)
+    if path.exists():
+        os.rename(path, old)
+    os.rename(part, path)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def sha256(path):
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_text(path, out_path):
+    """Write the bytes of a text file, decompressed and otherwise unaltered, to ``out_path``."""
+    with _open_bytes(Path(path)) as file, open(out_path, "wb") as out:
+        shutil.copyfileobj(file, out)
+
+
+# everything that some reader takes for a line or word boundary (a text file opened the
+# usual way splits at \r, str.splitlines at U+2028, str.split at U+3000), and control characters
+_SEPARATORS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+
+
+def one_line(text):
+    """``text`` in NFC with single spaces and no other white space or control characters."""
+    return _SEPARATORS.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
+
+
+def _open_bytes(path):
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; a text file was expected")
+    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")

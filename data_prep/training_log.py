@@ -1,0 +1,49 @@
+"""fairseq's training log in fewer words."""
+
+import json
+import re
+
+_ENTRY = re.compile(r"\| INFO \| (train_inner|valid\w*) \| (\{.*\})\s*$")
+_PARAMETERS = re.compile(r"num\. shared model params: ([\d,]+)")
+
+
+def read_entries(lines):
+    """Yield (kind, {name: number}) for the entries of a log with ``--log-format json``.
+
+    Kind is ``train_inner`` or the name of a validation subset.
+    """
+    for line in lines:
+        if match := _ENTRY.search(line):
+            entry = json.loads(match[2])
+            yield match[1], {name: _number(value) for name, value in entry.items()}
+
+
+def summarise(line):
+    """A short line for the screen, or None for a log line that people need not see."""
+    if match := _PARAMETERS.search(line):
+        return f"{match[1]} parameters"
+    if "early stop since" in line:
+        return "stopped early: the dev score has not improved for a while"
+    for kind, entry in read_entries([line]):
+        if kind == "train_inner":
+            return (
+                f"update {entry['num_updates']:,.0f}: loss {entry['loss']:.2f}, "
+                f"{entry.get('wps', 0):,.0f} target tokens/s"
+            )
+        scores = {name.removeprefix(f"{kind}_"): value for name, value in entry.items()}
+        shown = [f"loss {scores['loss']:.2f}"]
+        for name in ("bleu", "bleu_greedy", "chrf"):
+            if name in scores:
+                label = name.replace("bleu", "BLEU").replace("_", " ").replace("chrf", "chrF")
+                shown.append(f"{label} {scores[name]:.1f}")
+        if "best_bleu" in scores:
+            shown.append(f"best BLEU {scores['best_bleu']:.1f}")
+        return f"update {scores['num_updates']:,.0f}, dev: {', '.join(shown)}"
+    return None
+
+
+def _number(value):
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value

@@ -1,0 +1,133 @@
+"""Checkpoints are data, not programs.
+
+PyTorch reads a checkpoint by unpickling, and a pickle can run anything. Since
+torch 2.6 it reads only tensors and plain containers unless told otherwise; a
+fairseq checkpoint also holds the few types of ``SAFE_GLOBALS``, which only store
+values. Importing ``fairseq_plugins`` allows these; anything else is refused by name.
+
+The fingerprint of the vocabulary (file name → SHA-256) travels in the task's
+state, so two dictionaries of equal size cannot be confused.
+"""
+
+import argparse
+import collections
+import os
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data_prep.vocabulary import differences
+
+TRUST_VARIABLE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # PyTorch's own switch
+
+
+def _safe_globals():
+    numpy_core = np._core if hasattr(np, "_core") else np.core
+    dtypes = {type(np.dtype(name)) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8",
+                                                "u1", "u2", "u4", "u8", "?")}  # fmt: skip
+    scalar, reconstruct = numpy_core.multiarray.scalar, numpy_core.multiarray._reconstruct
+    # the same two functions under the module path of numpy 1 and of numpy 2
+    named = [
+        (function, f"{module}.multiarray.{name}")
+        for function, name in ((scalar, "scalar"), (reconstruct, "_reconstruct"))
+        for module in ("numpy.core", "numpy._core")
+    ]
+    plain = [argparse.Namespace, collections.OrderedDict, np.dtype, np.ndarray]
+    return [*plain, *sorted(dtypes, key=lambda kind: kind.__name__), *named]
+
+
+SAFE_GLOBALS = _safe_globals()
+
+
+def allow_safe_globals():
+    """Let ``torch.load(weights_only=True)`` accept what fairseq checkpoints hold."""
+    torch.serialization.add_safe_globals(SAFE_GLOBALS)
+
+
+def load_checkpoint(path, trust=False):
+    """Contents of a fairseq checkpoint as a dictionary, tensors on the CPU and memory-mapped.
+
+    Args:
+        path: the checkpoint file.
+        trust: unpickle whatever it holds. Only for files whose maker you know:
+            such a file can run any program on this machine.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is no fairseq checkpoint, or needs a
+            type outside ``SAFE_GLOBALS`` (named in the message).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} is missing")
+    trust = trust or os.environ.get(TRUST_VARIABLE, "0") in ("1", "y", "yes", "true")
+    allow_safe_globals()
+    try:
+        state = _torch_load(path, weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL `?([\w.]+)", str(error))
+        if refused is None:
+            raise ValueError(f"{path} is not a checkpoint that PyTorch can read") from None
+        raise ValueError(
+            f"{path} needs the type {refused[1]}, which can run code when it is loaded; refused. "
+            f"If you know who made the file, pass --trust-checkpoint "
+            f"(or set {TRUST_VARIABLE}=1)"
+        ) from None
+    except PermissionError:
+        raise
+    except (RuntimeError, EOFError, AttributeError, ImportError, LookupError, OSError, TypeError,
+            ValueError) as error:  # fmt: skip  # what reading a text or a torn file may raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"checkpoint {path} is damaged: {reason}") from None
+    if not isinstance(state, dict) or "model" not in state:
+        raise ValueError(f"{path} is not a fairseq checkpoint: it has no entry 'model'")
+    return state
+
+
+def _torch_load(path, weights_only):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
+    except RuntimeError as error:
+        if "mmap" not in str(error):
+            raise
+        # files in PyTorch's format of before 1.6 cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=weights_only)
+
+
+def vocabulary_of(checkpoint):
+    """Fingerprint {file name: SHA-256} that a loaded checkpoint carries, or None."""
+    return (checkpoint.get("task_state") or {}).get("vocabulary")
+
+
+def check_vocabulary(checkpoint_path, theirs, ours, ours_from, allow_unknown=False):
+    """Refuse a checkpoint that was trained with another vocabulary.
+
+    Args:
+        checkpoint_path: named in the message.
+        theirs: fingerprint from the checkpoint, or None when it carries none.
+        ours: fingerprint of the prepared data or model folder.
+        ours_from: that folder, named in the message.
+        allow_unknown: accept a checkpoint without a fingerprint.
+
+    Raises:
+        ValueError: the fingerprints differ, or there is none to compare.
+    """
+    if theirs is None:
+        if allow_unknown:
+            return
+        raise ValueError(
+            f"checkpoint {checkpoint_path} carries no vocabulary fingerprint, so it was not "
+            f"trained by this toolkit; if you are sure that its dictionary and subwords are those "
+            f"of {ours_from}, pass --allow-unknown-vocabulary"
+        )
+    differing = differences(ours, theirs)
+    if differing:
+        raise ValueError(
+            f"checkpoint {checkpoint_path} was trained with another vocabulary than that of "
+            f"{ours_from}: {', '.join(differing)} differ{'s' if len(differing) == 1 else ''}; "
+            f"prepare the data again with the vocabulary of the checkpoint "
+            f"(python -m data_prep.binarise --vocabulary ...)"
+        )

@@ -1,0 +1,1 @@
+"""Score, measure speed, compare, report."""

@@ -1,0 +1,1 @@
+"""Models for use: weights alone (``weights``), and CTranslate2's format (``export``)."""

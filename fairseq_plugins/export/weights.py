@@ -1,0 +1,252 @@
+"""Keep what is needed to use a model: weights, settings, vocabulary.
+
+A training checkpoint also holds the optimiser (twice the size of the weights), times
+and this machine's paths. The MODEL folder holds none of these, so the same training
+in another place, or interrupted and resumed, gives the same bytes. fairseq-generate,
+fairseq-train --finetune-from-model and CTranslate2's converter read its model.pt.
+
+Example:
+    dad-keep-weights --checkpoint run/checkpoint_best.pt --vocabulary prepared --out teacher/general
+"""
+
+import argparse
+import sys
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+
+from data_prep.command import parser, run
+from data_prep.files import write_whole_folder
+from data_prep.manifest import write_manifest
+from data_prep.vocabulary import read_vocabulary
+from fairseq_plugins.checkpoints import check_vocabulary, load_checkpoint, vocabulary_of
+from fairseq_plugins.generation.models import WEIGHTS
+
+PROG = "dad-keep-weights"
+
+# settings that name a place or a process of one run, and what stands there instead
+NEUTRAL = {
+    "data": ".",  # the dictionaries lie beside model.pt
+    "save_dir": "checkpoints",
+    "restore_file": "checkpoint_last.pt",
+    "finetune_from_model": None,
+    "path": None,
+    "decode_with": None,
+    "mixture": None,
+    "user_dir": None,
+    "results_path": None,
+    "log_file": None,
+    "tensorboard_logdir": None,
+    "wandb_project": None,
+    "aim_repo": None,
+    "aim_run_hash": None,
+    "plasma_path": "/tmp/plasma",
+    "distributed_init_method": None,
+    "distributed_port": -1,
+    "device_id": 0,
+    "trust_checkpoint": False,
+    "allow_unknown_vocabulary": False,
+}
+
+
+def keep_weights(
+    checkpoint, vocabulary, out, *, trust=False, allow_unknown_vocabulary=False, replace=False
+):
+    """Make the MODEL folder ``out`` from a training checkpoint; return its counts.
+
+    Args:
+        checkpoint: fairseq checkpoint, for example ``checkpoint_best.pt``.
+        vocabulary: VOCABULARY or PREPARED folder that the model was trained with.
+        out: folder to make.
+        trust: unpickle whatever the checkpoint holds.
+        allow_unknown_vocabulary: accept a checkpoint without a fingerprint (stock
+            fairseq's) and give it that of ``vocabulary``.
+        replace: an existing ``out`` gives way.
+
+    Returns:
+        dictionary: parameters (all), embedding_parameters, updates, bytes.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError: see the message.
+    """
+    started = time.monotonic()
+    checkpoint, out = Path(checkpoint), Path(out)
+    ours = read_vocabulary(vocabulary)
+    state = load_checkpoint(checkpoint, trust=trust)
+    check_vocabulary(
+        checkpoint, vocabulary_of(state), ours.files, vocabulary,
+        allow_unknown=allow_unknown_vocabulary,
+    )  # fmt: skip
+    kept = weights_only_state(state, ours)
+    counts = {**count_parameters(kept["model"]), "updates": _updates(state)}
+    with write_whole_folder(out, replace=replace) as part:
+        with open(part / WEIGHTS, "wb") as file:
+            # into an open file: torch.save(path) would write the path's name into the archive
+            torch.save(kept, file)
+        ours.copy_to(part)
+        counts["bytes"] = (part / WEIGHTS).stat().st_size
+        write_manifest(
+            part,
+            settings={"allow_unknown_vocabulary": allow_unknown_vocabulary},
+            inputs=[checkpoint],
+            counts=counts,
+            seconds=time.monotonic() - started,
+        )
+    return counts
+
+
+def weights_only_state(state, vocabulary):
+    """A fairseq checkpoint with nothing in it but the model, as a dictionary.
+
+    What fairseq's loaders insist on (optimiser history, iterator) says "not started".
+    Equal contents give equal pickles: every container is built anew, dictionaries are
+    sorted, equal strings are one object.
+    """
+    languages = {"source_lang": vocabulary.source_lang, "target_lang": vocabulary.target_lang}
+    settings = {}
+    for key in ("args", "cfg"):
+        settings[key] = _neutral(state.get(key))
+    for holder in (settings["args"], (settings["cfg"] or {}).get("model"),
+                   (settings["cfg"] or {}).get("task")):  # fmt: skip
+        if isinstance(holder, argparse.Namespace):
+            vars(holder).update(languages)
+        elif isinstance(holder, dict) and "source_lang" in holder:
+            holder.update(languages)
+    history = (state.get("optimizer_history") or [{}])[-1]
+    kept = {
+        **settings,
+        "model": state["model"],
+        "criterion": state.get("criterion"),
+        "optimizer_history": [
+            {
+                "criterion_name": history.get("criterion_name"),
+                "optimizer_name": history.get("optimizer_name"),
+                "lr_scheduler_state": {},
+                "num_updates": 0,
+            }
+        ],
+        "task_state": {"vocabulary": vocabulary.files},
+        "extra_state": {
+            "train_iterator": {
+                "version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True,
+            },
+        },
+    }  # fmt: skip
+    return _canonical(kept, {})
+
+
+def count_parameters(weights):
+    """Number of parameters, and those of the embeddings (with the output layer) apart.
+
+    Tied tensors count once. ``weights`` maps names to tensors, as in a checkpoint.
+    """
+    seen, total, embeddings = set(), 0, 0
+    for name, tensor in weights.items():
+        # fairseq saves the table of sinusoids and a version number too; nothing to learn there
+        if name.endswith((".version", "_float_tensor", "embed_positions.weights")):
+            continue
+        identity = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape)
+        if identity in seen:
+            continue
+        seen.add(identity)
+        total += tensor.numel()
+        if "embed_tokens" in name or "embed_positions" in name or "output_projection" in name:
+            embeddings += tensor.numel()
+    return {"parameters": total, "embedding_parameters": embeddings}
+
+
+def _neutral(value, name=None):
+    """Settings without the paths of one run; unknown ones that hold a path are left out."""
+    if name in NEUTRAL:
+        return NEUTRAL[name]
+    if isinstance(value, argparse.Namespace):
+        return argparse.Namespace(**_neutral(vars(value)))
+    if isinstance(value, dict):
+        return {
+            key: _neutral(inner, key)
+            for key, inner in value.items()
+            if key in NEUTRAL or not (isinstance(inner, str) and "/" in inner)
+        }
+    return value
+
+
+def _canonical(value, copies):
+    """The same value, built anew in one fixed way; ``copies`` keeps tied tensors tied."""
+    if isinstance(value, torch.Tensor):
+        identity = (
+            value.untyped_storage().data_ptr(), value.storage_offset(), value.shape,
+            value.stride(), value.dtype,
+        )  # fmt: skip
+        if identity not in copies:
+            copies[identity] = value.detach().clone().contiguous()
+        return copies[identity]
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, argparse.Namespace):
+        return argparse.Namespace(**_canonical(vars(value), copies))
+    if isinstance(value, OrderedDict):  # the weights: in the order of the layers
+        return OrderedDict((sys.intern(k), _canonical(v, copies)) for k, v in value.items())
+    if isinstance(value, dict):
+        return {
+            _canonical(key, copies): _canonical(value[key], copies)
+            for key in sorted(value, key=str)
+        }
+    if isinstance(value, (list, tuple)):
+        return type(value)([_canonical(inner, copies) for inner in value])
+    return value
+
+
+def _updates(state):
+    return (state.get("optimizer_history") or [{}])[-1].get("num_updates")
+
+
+def main():
+    run(_main, PROG)
+
+
+def _main():
+    args = _arguments()
+    counts = keep_weights(
+        args.checkpoint, args.vocabulary, args.out,
+        trust=args.trust_checkpoint,
+        allow_unknown_vocabulary=args.allow_unknown_vocabulary,
+        replace=args.overwrite,
+    )  # fmt: skip
+    print(
+        f"{args.out}: {counts['parameters']:,} parameters "
+        f"({counts['embedding_parameters']:,} of them embeddings), "
+        f"{counts['bytes'] / 1e6:.1f} MB",
+        file=sys.stderr,
+    )
+
+
+def _arguments():
+    words = parser(__doc__, PROG)
+    words.add_argument("--checkpoint", required=True, metavar="FILE", help="training checkpoint")
+    words.add_argument(
+        "--vocabulary", required=True, metavar="DIR",
+        help="folder of the vocabulary or of the prepared data it was trained on",
+    )  # fmt: skip
+    words.add_argument("--out", required=True, metavar="DIR", help="MODEL folder to make")
+    words.add_argument("--overwrite", action="store_true", help="replace an existing folder")
+    add_checkpoint_flags(words)
+    return words.parse_args()
+
+
+def add_checkpoint_flags(words):
+    """The two opt-ins that every command which reads checkpoints offers."""
+    words.add_argument(
+        "--trust-checkpoint", action="store_true",
+        help="unpickle whatever a checkpoint holds; such a file can run any program, "
+        "so only for files whose maker you know",
+    )  # fmt: skip
+    words.add_argument(
+        "--allow-unknown-vocabulary", action="store_true",
+        help="accept a checkpoint that carries no vocabulary fingerprint (stock fairseq's)",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Decoding through fairseq: anything it can load, ensembles too, on CPU or GPU."""
+
+import contextlib
+import logging
+import math
+import os
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.data import data_utils
+from fairseq.sequence_generator import SequenceGenerator
+
+from fairseq_plugins.checkpoints import TRUST_VARIABLE
+
+DEFAULT_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+
+
+class FairseqBackend:
+    """Decodes piece lists with one fairseq model or an ensemble.
+
+    Args:
+        models: list of ``ModelFolder``, all with ``model.pt``.
+        decoding: ``Decoding``.
+        device: "cpu" or "cuda" (half precision).
+        compute_type: "float32" or "float16".
+        threads: threads of the arithmetic on the CPU, all together.
+        trust: unpickle whatever the checkpoints hold.
+    """
+
+    def __init__(self, models, decoding, *, device, compute_type, threads, trust=False):
+        if device == "cpu":
+            torch.set_num_threads(threads)
+        ensemble, task = load_models(models, trust=trust)
+        for model in ensemble:
+            if compute_type == "float16":
+                model.half()
+            model.to(device)
+        positions = positions_of(ensemble)
+        self.source_positions = positions["source"]
+        self._target_positions = positions["target"]
+        self._source, self._target = task.source_dictionary, task.target_dictionary
+        self._decoding, self._device = decoding, device
+        self._generator = SequenceGenerator(
+            ensemble,
+            self._target,
+            beam_size=decoding.beam,
+            len_penalty=decoding.length_penalty,
+            unk_penalty=math.inf,  # as CTranslate2's disable_unk
+            tokens_to_suppress=(self._target.bos_word,),
+        )
+
+    def submit(self, sentences):
+        """Take a list of piece lists; returns the function that decodes them.
+
+        That function takes ``advance``, called with a number whenever so many more
+        sentences are done, and returns the translations, piece lists in the order given.
+        """
+        return lambda advance: self._decode(sentences, advance)
+
+    @torch.inference_mode()
+    def _decode(self, sentences, advance):
+        translations = [None] * len(sentences)
+        for batch in self._decoding.batches(sentences):
+            chosen = [sentences[index] for index in batch]
+            # fairseq allows max_len_a * length + max_len_b pieces, so b alone is the limit
+            self._generator.max_len_b = self._decoding.length_limit(
+                len(chosen[0]), self._target_positions
+            )
+            hypotheses = self._generator.generate([], self._sample(chosen))
+            for index, (best, *_) in zip(batch, hypotheses, strict=True):
+                ids = best["tokens"].tolist()[:-1]  # the last one is the end of sentence
+                translations[index] = [self._target[number] for number in ids]
+            advance(len(batch))
+        return translations
+
+    def _sample(self, sentences):
+        ids = [
+            torch.tensor([self._source.index(piece) for piece in pieces] + [self._source.eos()])
+            for pieces in sentences
+        ]
+        src_tokens = data_utils.collate_tokens(
+            ids, self._source.pad(), self._source.eos(), left_pad=True
+        )  # (batch, time)
+        src_lengths = torch.tensor([len(numbers) for numbers in ids])
+        return {
+            "net_input": {
+                "src_tokens": src_tokens.to(self._device),
+                "src_lengths": src_lengths.to(self._device),
+            }
+        }
+
+
+def load_models(models, trust=False):
+    """Networks of an ensemble, in evaluation mode on the CPU, and their fairseq task.
+
+    Args:
+        models: list of ``ModelFolder`` with ``model.pt``.
+        trust: unpickle whatever the checkpoints hold.
+    """
+    vocabulary = models[0].vocabulary
+    overrides = {
+        "data": str(models[0].path),
+        "source_lang": vocabulary.source_lang,
+        "target_lang": vocabulary.target_lang,
+    }
+    with quiet(), _trusting(trust):
+        ensemble, _, task = checkpoint_utils.load_model_ensemble_and_task(
+            [str(model.weights) for model in models], arg_overrides=overrides
+        )
+    for network in ensemble:
+        network.float().eval()
+    return ensemble, task
+
+
+def positions_of(ensemble):
+    """Most pieces that every network can read and write, end of sentence included."""
+    return {
+        "source": int(min(network.max_positions()[0] for network in ensemble)),
+        "target": int(min(network.max_positions()[1] for network in ensemble)),
+    }
+
+
+@contextlib.contextmanager
+def quiet():
+    """Silence fairseq's notices of dictionaries and datasets; warnings still show."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _trusting(trust):
+    """fairseq calls ``torch.load`` itself, so trust can be told to PyTorch only."""
+    before = os.environ.get(TRUST_VARIABLE)
+    if trust:
+        os.environ[TRUST_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if trust and before is None:
+            del os.environ[TRUST_VARIABLE]
+        elif trust:
+            os.environ[TRUST_VARIABLE] = before

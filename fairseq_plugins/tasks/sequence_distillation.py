@@ -1,0 +1,422 @@
+"""Task ``sequence_distillation``: translation with complete decoding and honest validation.
+
+On top of fairseq's ``translation`` task:
+
+- the training set is a mixture of bitexts (references, distilled targets), by weight;
+- validation decodes every sentence, greedy and with a beam, undoes the run's own
+  subwords and scores against the untouched text: ``bleu``, ``chrf``, ``bleu_greedy``,
+  ``chrf_greedy`` stand beside the loss and can choose the best checkpoint;
+- a fingerprint of the vocabulary travels in the checkpoint; another vocabulary is refused;
+- checkpoints are read as data only, see ``fairseq_plugins.checkpoints``;
+- ``--patience`` survives a resume.
+"""
+
+import logging
+import os
+import shutil
+import sys
+from argparse import Namespace
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+from fairseq import utils
+from fairseq.data import BaseWrapperDataset
+from fairseq.logging import metrics as fairseq_metrics
+from fairseq.tasks import register_task
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from omegaconf import II, DictConfig
+
+from data_prep.files import find_text, read_lines
+from data_prep.vocabulary import read_vocabulary
+from fairseq_plugins.checkpoints import (
+    TRUST_VARIABLE,
+    check_vocabulary,
+    load_checkpoint,
+    vocabulary_of,
+)
+from fairseq_plugins.evaluation.metrics import build_metric, score, statistics
+from fairseq_plugins.mixture import MixtureDataset, parse_mixture, slices_per_pass
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_METRICS = ("bleu", "chrf")
+MAX_LENGTH_RATIO, MAX_LENGTH_MARGIN = 2, 20  # target pieces at most: 2 x source pieces + 20
+
+
+@dataclass
+class SequenceDistillationConfig(TranslationConfig):
+    mixture: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "training bitexts as FOLDER=WEIGHT,FOLDER=WEIGHT, all prepared with the same "
+            "vocabulary; weight 2 shows a bitext twice per pass, 0.5 another half of it in each "
+            "pass; default: the data folder alone. Dev and test always come from the data folder"
+        },
+    )
+    epoch_fraction: float = field(
+        default=1.0,
+        metadata={
+            "help": "length of a fairseq epoch as a share of one pass over the data (1, 0.5, 0.25 "
+            "...); validation, checkpoints and --patience count such epochs"
+        },
+    )
+    valid_beam: int = field(
+        default=5,
+        metadata={
+            "help": "beam of the decoding in validation, which is done greedily too; "
+            "0 turns decoding off"
+        },
+    )
+    valid_length_penalty: float = field(
+        default=1.0, metadata={"help": "length penalty of the decoding in validation"}
+    )
+    trust_checkpoint: bool = field(
+        default=False,
+        metadata={
+            "help": "unpickle whatever a checkpoint holds; only for files whose maker you know"
+        },
+    )
+    allow_unknown_vocabulary: bool = field(
+        default=False,
+        metadata={
+            "help": "accept a checkpoint that carries no vocabulary fingerprint (stock fairseq's)"
+        },
+    )
+    # filled from fairseq's own flags of the same name
+    seed: int = II("common.seed")
+    valid_subset: str = II("dataset.valid_subset")
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    decode_with: Optional[str] = II("common_eval.path")
+
+
+@register_task("sequence_distillation", dataclass=SequenceDistillationConfig)
+class SequenceDistillationTask(TranslationTask):
+    """Sequence-level knowledge distillation (Kim & Rush 2016): train on a teacher's output.
+
+    Args:
+        cfg: ``SequenceDistillationConfig``.
+        src_dict, tgt_dict: fairseq dictionaries of the prepared folder.
+
+    Raises:
+        ValueError: an option is out of range, a folder was prepared with another
+            vocabulary, or a checkpoint does not fit the data.
+        FileNotFoundError: a folder lacks its vocabulary or its text.
+    """
+
+    def __init__(self, cfg, src_dict, tgt_dict):
+        super().__init__(cfg, src_dict, tgt_dict)
+        if cfg.eval_bleu:
+            raise ValueError("--eval-bleu scores re-joined pieces; use --valid-beam instead")
+        if cfg.valid_beam < 0:
+            raise ValueError(f"--valid-beam is 0 or more, not {cfg.valid_beam}")
+        self.slices = slices_per_pass(cfg.epoch_fraction)
+        self.data_folder = Path(utils.split_paths(cfg.data)[0])
+        self.vocabulary = read_vocabulary(self.data_folder)
+        self.subwords = self.vocabulary.subwords()
+        self.bitexts = parse_mixture(cfg.mixture) if cfg.mixture else [(self.data_folder, 1.0)]
+        for folder, _ in self.bitexts:
+            self._check_prepared_alike(folder)
+        self._metrics = {
+            name: build_metric(name, cfg.target_lang or self.vocabulary.target_lang)
+            for name in VALIDATION_METRICS
+        }
+        self._generators = {}
+        self._validated_splits = []
+
+    @classmethod
+    def setup_task(cls, cfg, from_checkpoint=False, **kwargs):
+        """Build the task; refuse a checkpoint that does not fit before anything else is loaded."""
+        if cfg.trust_checkpoint:
+            os.environ[TRUST_VARIABLE] = "1"
+        task = super().setup_task(cfg, **kwargs)
+        # a plain dataclass or a checkpoint's own settings: nobody is about to train or resume
+        if isinstance(cfg, DictConfig) and not from_checkpoint:
+            if cfg.decode_with:
+                for path in utils.split_paths(cfg.decode_with):
+                    task.check_checkpoint(path)
+            else:
+                task.check_start(cfg)
+        return task
+
+    # -- checkpoints ---------------------------------------------------------------------
+
+    def check_start(self, cfg):
+        """Check the checkpoint from which fairseq-train is about to start or go on."""
+        last = Path(cfg.save_dir) / "checkpoint_last.pt"
+        if cfg.restore_file != "checkpoint_last.pt":
+            if Path(cfg.restore_file).exists():
+                self.check_checkpoint(cfg.restore_file)
+        elif last.exists():
+            mend_last_checkpoint(last)
+            state = self.check_checkpoint(last)
+            restore_patience((state.get("task_state") or {}).get("patience"))
+        elif cfg.finetune_from_model:
+            self.check_checkpoint(cfg.finetune_from_model)
+
+    def check_checkpoint(self, path):
+        """Contents of a checkpoint whose vocabulary is ours; ValueError otherwise."""
+        state = load_checkpoint(path, trust=self.cfg.trust_checkpoint)
+        self._check_vocabulary(path, vocabulary_of(state))
+        return state
+
+    def _check_vocabulary(self, path, theirs):
+        check_vocabulary(
+            path, theirs, self.vocabulary.files, self.data_folder,
+            allow_unknown=self.cfg.allow_unknown_vocabulary,
+        )  # fmt: skip
+
+    def state_dict(self):
+        return {
+            **super().state_dict(),
+            "vocabulary": dict(self.vocabulary.files),
+            "patience": patience(),
+        }
+
+    def load_state_dict(self, state_dict):
+        # fairseq calls this before it loads the weights, for every member of an ensemble
+        self._check_vocabulary("to be loaded", state_dict.get("vocabulary"))
+        own = ("vocabulary", "patience")
+        super().load_state_dict({k: v for k, v in state_dict.items() if k not in own})
+
+    def _check_prepared_alike(self, folder):
+        theirs = read_vocabulary(folder)
+        if theirs.files != self.vocabulary.files:
+            raise ValueError(
+                f"{folder} and {self.data_folder} were prepared with different vocabularies; "
+                f"prepare both with the same one (python -m data_prep.binarise --vocabulary ...)"
+            )
+
+    # -- data ----------------------------------------------------------------------------
+
+    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        """Load a split; training is the mixture, held-out splits carry their untouched text."""
+        if split == self.cfg.train_subset:
+            self.datasets[split] = self._training_mixture(epoch, combine)
+            return
+        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        if split in self.cfg.valid_subset.split(",") and self.cfg.valid_beam:
+            self.datasets[split] = self._with_references(split)
+
+    def _training_mixture(self, epoch, combine):
+        split, data = self.cfg.train_subset, self.cfg.data
+        loaded = []
+        for folder, weight in self.bitexts:
+            self.cfg.data = str(folder)  # fairseq's loader reads the folder from there
+            try:
+                super().load_dataset(split, epoch=1, combine=combine)
+            finally:
+                self.cfg.data = data
+            loaded.append(self.datasets.pop(split))
+            logger.info(f"{folder}: {len(loaded[-1]):,} training pairs, weight {weight:g}")
+        if len(loaded) == 1 and self.bitexts[0][1] == 1 and self.slices == 1:
+            return loaded[0]
+        mixture = MixtureDataset(
+            loaded, [weight for _, weight in self.bitexts], self.slices, self.cfg.seed
+        )
+        mixture.set_epoch(epoch)
+        return mixture
+
+    def _with_references(self, split):
+        path = find_text(self.data_folder, split, self.cfg.target_lang)
+        references = list(read_lines(path))
+        dataset = self.datasets[split]
+        if len(references) != len(dataset):
+            raise ValueError(
+                f"{path} has {len(references):,} lines, but {split} in {self.data_folder} has "
+                f"{len(dataset):,} sentences; prepare the folder again"
+            )
+        return ReferencedDataset(dataset, references, split)
+
+    def get_batch_iterator(self, dataset, *args, **kwargs):
+        # with any other multiple fairseq drops the last batch, so up to n-1 sentences
+        kwargs["required_batch_size_multiple"] = 1
+        return super().get_batch_iterator(dataset, *args, **kwargs)
+
+    def filter_indices_by_size(
+        self, indices, dataset, max_positions=None, ignore_invalid_inputs=False
+    ):
+        if dataset is self.datasets.get(self.cfg.train_subset):
+            return super().filter_indices_by_size(
+                indices, dataset, max_positions, ignore_invalid_inputs
+            )
+        _, too_long = dataset.filter_indices_by_size(indices, max_positions)
+        if len(too_long):
+            raise ValueError(
+                f"line {min(too_long) + 1} of the text to decode has {dataset.size(min(too_long))} "
+                f"pieces (source, target), more than {max_positions}; nothing is skipped here: "
+                f"shorten it, raise --max-source-positions, or decode with dad-generate"
+            )
+        return indices
+
+    # -- validation ----------------------------------------------------------------------
+
+    def build_model(self, cfg, from_checkpoint=False):
+        model = super().build_model(cfg, from_checkpoint)
+        if self.cfg.valid_beam:
+            for name, beam in (("", self.cfg.valid_beam), ("_greedy", 1)):
+                settings = Namespace(
+                    beam=beam,
+                    lenpen=self.cfg.valid_length_penalty,
+                    # an untrained model never ends a sentence by itself
+                    max_len_a=MAX_LENGTH_RATIO,
+                    max_len_b=MAX_LENGTH_MARGIN,
+                )
+                self._generators[name] = self.build_generator([model], settings)
+        return model
+
+    def begin_valid_epoch(self, epoch, model):
+        super().begin_valid_epoch(epoch, model)
+        self._validated_splits = []
+
+    def valid_step(self, sample, model, criterion):
+        """Loss of a batch, and the sums from which BLEU and chrF are computed."""
+        loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
+        if "references" not in sample:
+            return loss, sample_size, logging_output
+        logging_output["_decoded"] = len(sample["references"])
+        for mode, generator in self._generators.items():
+            hypotheses = self.decode(generator, sample, model)
+            for name, metric in self._metrics.items():
+                summed = statistics(metric, hypotheses, sample["references"])
+                for number, value in enumerate(summed):
+                    # separate numbers, so that fairseq can sum them over processes
+                    logging_output[f"_{name}{mode}_{number}"] = value
+        return loss, sample_size, logging_output
+
+    def decode(self, generator, sample, model):
+        """Detokenised best hypothesis of each sentence in a batch, a list of strings."""
+        special = {self.tgt_dict.bos(), self.tgt_dict.pad(), self.tgt_dict.eos()}
+        hypotheses = self.inference_step(generator, [model], sample, prefix_tokens=None)
+        return [
+            self.subwords.decode(
+                [self.tgt_dict[i] for i in best["tokens"].tolist() if i not in special]
+            )
+            for best, *_ in hypotheses
+        ]
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        super().reduce_metrics(logging_outputs, criterion)
+        sums = Counter()
+        for output in logging_outputs:
+            for key, value in output.items():
+                if key.startswith("_"):
+                    sums[key] += float(value)
+        if "_decoded" not in sums:
+            return
+        fairseq_metrics.log_scalar("_decoded", sums["_decoded"])
+        fairseq_metrics.log_derived("sentences", lambda meters: int(meters["_decoded"].sum))
+        for mode in self._generators:
+            for name, metric in self._metrics.items():
+                key = f"{name}{mode}"
+                numbers = sorted(int(k.rsplit("_", 1)[1]) for k in sums if _belongs(k, key))
+                summed = np.array([sums[f"_{key}_{number}"] for number in numbers])
+                fairseq_metrics.log_scalar(f"_{key}", summed)
+                fairseq_metrics.log_derived(key, _derived_score(metric, f"_{key}"))
+
+    def post_validate(self, model, stats, agg):
+        """Stop the run if a sentence got lost on the way through validation."""
+        splits = self.cfg.valid_subset.split(",")
+        split = splits[len(self._validated_splits) % len(splits)]
+        self._validated_splits.append(split)
+        if "sentences" in stats and stats["sentences"] != len(self.datasets[split]):
+            raise RuntimeError(
+                f"validation decoded {stats['sentences']:,} of {len(self.datasets[split]):,} "
+                f"sentences of {split}; scores would be wrong"
+            )
+
+
+class ReferencedDataset(BaseWrapperDataset):
+    """A held-out split whose batches carry the untouched target text, ``references``.
+
+    Args:
+        dataset: ``LanguagePairDataset``.
+        references: list of strings, one for each sentence.
+        split: name of the split.
+    """
+
+    def __init__(self, dataset, references, split):
+        super().__init__(dataset)
+        self.references = references
+        self.split = split
+
+    def collater(self, samples):
+        batch = self.dataset.collater(samples)
+        if batch:
+            # the collater sorts by length, so the text goes by id
+            batch["references"] = [self.references[i] for i in batch["id"].tolist()]
+        return batch
+
+    @property
+    def num_tokens_vec(self):
+        return self.dataset.num_tokens_vec
+
+
+def _belongs(key, name):
+    return key.startswith(f"_{name}_") and key[len(name) + 2 :].isdigit()
+
+
+def _derived_score(metric, key):
+    return lambda meters: round(score(metric, meters[key].sum), 2)
+
+
+# -- patience --------------------------------------------------------------------------------
+
+
+def patience():
+    """What fairseq's early stopping has counted so far, or None outside training.
+
+    fairseq keeps it on a function, ``should_stop_early``, and forgets it on resume.
+    """
+    counter = _early_stopping()
+    if counter is None or not hasattr(counter, "best"):
+        return None
+    return {"best": float(counter.best), "num_runs": int(counter.num_runs)}
+
+
+def restore_patience(saved):
+    """Give fairseq's early stopping back what :func:`patience` saved."""
+    counter = _early_stopping()
+    if counter is not None and saved:
+        counter.best, counter.num_runs = saved["best"], saved["num_runs"]
+
+
+def _early_stopping():
+    return getattr(sys.modules.get("fairseq_cli.train"), "should_stop_early", None)
+
+
+# -- after a kill ----------------------------------------------------------------------------
+
+
+def mend_last_checkpoint(last):
+    """Replace a truncated ``checkpoint_last.pt`` by the file that it was being copied from.
+
+    fairseq writes the first checkpoint of a save whole, and copies it to the other
+    names, ``checkpoint_last.pt`` being the final one. A kill in mid-copy leaves that
+    file short, and its model is then complete under the other name, the newest.
+
+    Raises:
+        ValueError: it is damaged and no other checkpoint can be read.
+    """
+    try:
+        load_checkpoint(last)
+        return
+    except ValueError as error:
+        if "damaged" not in str(error):
+            raise
+    others = [path for path in last.parent.glob("checkpoint*.pt") if path != last]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            load_checkpoint(path)
+        except ValueError:
+            continue
+        part = last.with_name(last.name + ".part")
+        shutil.copyfile(path, part)
+        os.replace(part, last)
+        logger.warning(f"{last} was cut short by a kill; taken anew from {path.name}")
+        return
+    raise ValueError(f"{last} is damaged and {last.parent} holds no other checkpoint; remove it")

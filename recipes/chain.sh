@@ -1,0 +1,386 @@
+#!/usr/bin/env bash
+# Distil, adapt, distil: from bitext to scored in-domain students (Gordon & Duh 2020).
+#
+# Usage: run.sh --general DIR --domain NAME=DIR --work DIR [options] [-- FLAGS OF stages/train.sh]
+#
+#   --general DIR            general-domain bitext: train, dev and test as train.de, train.en ...
+#                            (plain or .gz, one sentence a line, not tokenised)
+#   --domain NAME=DIR        in-domain bitext, the same files; may be repeated
+#   --work DIR               folder of the run; run again to go on or to change settings
+#   --size NAME              student: tiny, small, medium (or miniature, for demonstrations)
+#   --teacher-size NAME      teacher: large (miniature-teacher when the student is a miniature)
+#   --configuration LIST     which of the nine students, for example 9 or 1,4,7,9
+#   --vocabulary-size N      pieces of the joint vocabulary (fewer for little text)
+#   --precision NAME         fp32, or fp16 or bf16 on a GPU
+#   --jobs N                 run up to N stages side by side where they do not depend on each other
+#   --updates N              at most N updates in every training, for a trial
+#   --lines N                at most N training pairs of every corpus, for a trial
+#   --stage N                begin with stage N
+#   --stop-stage N           end with stage N
+#   --dry-run                print every command and do nothing
+#   --help                   this text
+#   -- FLAG...               for every training, in place of what the config says; for example
+#                            -- --lr 0.0005 --max-tokens 8192 (see recipes/stages/train.sh --help)
+#
+# Configurations: what the in-domain student starts from, and what it is adapted to
+#
+#   in-domain target                   random   general student   general student
+#                                      start    on references     on teacher output
+#   references                            1            4                 7
+#   output of a teacher trained on
+#   the domain alone                      2            5                 8
+#   output of the adapted teacher         3            6                 9 (distil, adapt, distil)
+#
+# Stages
+#
+#   1 clean text   2 vocabulary   3 prepared data   4 teacher   5 distilled data   6 student
+#   7 teacher, in domain   8 distilled data, in domain   9 students, in domain
+#   10 scores   11 report
+#
+# A stage that is done is skipped as long as its settings and inputs are the same; one
+# that was stopped goes on where it was. WORK/report/NAME/table.txt holds the result.
+
+set -euo pipefail
+recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$recipes/command_line.sh"
+source "$recipes/sizes.sh"
+
+read_options() {  # sets the variables named after the options
+  config='' general='' domains=() work='' size='' teacher_size='' configurations='' updates=''
+  lines='' precision='' chosen_jobs='' chosen_vocabulary_size='' first_stage=1 last_stage=11 dry_run='' train_flags=()
+  while (( $# )); do
+    case $1 in
+      --help|-h) script_help "$0"; exit ;;
+      --dry-run) dry_run=1; shift; continue ;;
+      --) train_flags=("${@:2}"); break ;;
+    esac
+    (( $# >= 2 )) || { [[ $1 == --* ]] && fail "$1 needs a value"; unknown_option "$0" "$1"; }
+    case $1 in
+      --config) config=$2 ;;
+      --general) general=$2 ;;
+      --domain) domains+=("$2") ;;
+      --work) work=$2 ;;
+      --size) size=$2 ;;
+      --teacher-size) teacher_size=$2 ;;
+      --configuration) configurations=$2 ;;
+      --vocabulary-size) chosen_vocabulary_size=$2 ;;
+      --jobs) chosen_jobs=$2 ;;
+      --precision) precision=$2 ;;
+      --updates) updates=$2 ;;
+      --lines) lines=$2 ;;
+      --stage) first_stage=$2 ;;
+      --stop-stage) last_stage=$2 ;;
+      *) unknown_option "$0" "$1" ;;
+    esac
+    shift 2
+  done
+}
+
+check_options() {  # and find what they leave open in the config
+  require_option "$0" --config "$config"
+  require_option "$0" --general "$general"
+  (( ${#domains[@]} )) || fail "--domain NAME=DIR is missing; $(basename "$0") --help explains it"
+  require_option "$0" --work "$work"
+  for number in "$first_stage" "$last_stage"; do
+    [[ $number =~ ^([1-9]|1[01])$ ]] || fail "a stage is a number from 1 to 11, not '$number'"
+  done
+  for number in $updates $lines $chosen_jobs $chosen_vocabulary_size; do
+    [[ $number =~ ^[1-9][0-9]*$ ]] || fail "expected a number above 0, not '$number'"
+  done
+
+  source "$config"
+  jobs_at_once=${chosen_jobs:-$jobs_at_once}
+  size=${size:-$student_size}
+  if [[ ! $teacher_size ]]; then
+    [[ $size == miniature ]] && teacher_size=miniature-teacher || teacher_size=$default_teacher_size
+  fi
+  IFS=', ' read -r -a configurations <<< "${configurations:-9}"
+  for number in "${configurations[@]}"; do
+    [[ $number =~ ^[1-9]$ ]] || fail "a configuration is a number from 1 to 9, not '$number'"
+  done
+  for name in "$size" "$teacher_size"; do
+    size_flags "$name" || exit 1
+  done
+  [[ -d $general ]] || fail "--general: there is no folder $general"
+  general=$(cd "$general" && pwd)
+  declare -gA domain_folder=()
+  names=()
+  for entry in "${domains[@]}"; do
+    [[ $entry =~ ^[A-Za-z0-9_-]+=. ]] || fail "--domain takes NAME=DIR, NAME of letters, digits, - and _, not '$entry'"
+    [[ ${entry%%=*} != general ]] || fail "a domain cannot be called general; that is the other corpus"
+    [[ -d ${entry#*=} ]] || fail "--domain: there is no folder ${entry#*=}"
+    names+=("${entry%%=*}")
+    domain_folder[${entry%%=*}]=$(cd "${entry#*=}" && pwd)
+  done
+}
+
+# what the chosen configurations need
+needs() {  # what the start or the target of a configuration is: needs KIND VALUE
+  local number
+  for number in "${configurations[@]}"; do
+    [[ $("${1}_of" "$number") != "$2" ]] || return 0
+  done
+  return 1
+}
+start_of() { case $1 in [123]) echo random ;; [456]) echo references ;; [789]) echo distilled ;; esac; }
+target_of() { case $1 in [147]) echo references ;; [258]) echo scratch ;; [369]) echo adapted ;; esac; }
+
+enter_work() {  # stages are written with paths inside the run's folder, which can then be moved
+  export PATH=$recipes/stages:$PATH
+  if [[ ! $dry_run ]]; then
+    command -v dad-stage > /dev/null || fail "the environment is not active: source recipes/bootstrap.sh"
+    mkdir -p "$work" || fail "cannot make the folder $work"
+    cd "$work"
+  fi
+}
+
+shown=0
+heading() {  # NUMBER TITLE: once for each stage
+  (( $1 != shown && $1 >= first_stage && $1 <= last_stage )) || return 0
+  printf '\nStage %s of 11: %s\n' "$1" "$2" >&2
+  shown=$1
+}
+
+beside() {  # NUMBER TITLE COMMAND...: start a part of a stage that depends on no other part
+  heading "$1" "$2"
+  shift 2
+  if (( jobs_at_once == 1 )) || [[ $dry_run ]]; then
+    "$@"
+    return
+  fi
+  while (( $(jobs -pr | wc -l) >= jobs_at_once )); do sleep 0.1; done
+  local threads=$(( $(nproc) / jobs_at_once ))
+  OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(( threads > 0 ? threads : 1 ))} "$@" &
+  started+=($!)
+}
+started=()
+
+all_done() {  # wait for all that was started beside each other
+  local process failed=''
+  for process in ${started[@]+"${started[@]}"}; do
+    wait "$process" || failed=1
+  done
+  started=()
+  [[ ! $failed ]] || fail "a stage failed; what it said stands above"
+}
+
+stop_started() {  # Ctrl-C and SIGTERM do not reach what runs in the background
+  local process
+  started+=(${!:-})  # a signal may come before it was noted
+  for process in "${started[@]}"; do kill "$process" 2> /dev/null || true; done
+  for process in "${started[@]}"; do wait "$process" 2> /dev/null || true; done
+}
+heed_signals() {  # in every shell that starts something
+  trap stop_started EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+}
+
+stage() {  # NUMBER TITLE [dad-stage flags] -- COMMAND...
+  local number=$1 title=$2 flags=()
+  shift 2
+  while [[ $1 != -- ]]; do flags+=("$1"); shift; done
+  shift
+  (( number >= first_stage && number <= last_stage )) || return 0
+  heading "$number" "$title"
+  if [[ ! $dry_run ]]; then
+    # in the background and waited for, because a shell in wait heeds signals at once
+    heed_signals
+    dad-stage "${flags[@]}" -- "$@" &
+    started=($!)
+    wait "$!"
+    started=()
+    return
+  fi
+  # in a dry run the stage scripts say what they would call
+  local i
+  for (( i = 0; i < ${#flags[@]}; i++ )); do
+    [[ ${flags[i]} == --out ]] && set -- "${@//\{out\}/${flags[i + 1]}}"
+  done
+  case $1 in
+    *.sh) "$1" --dry-run "${@:2}" ;;
+    *) print_command "$@" ;;
+  esac
+}
+
+train() {  # NUMBER TITLE OUT DATA [dad-stage flags] -- TRAIN.SH-FLAGS
+  local number=$1 title=$2 out=$3 data=$4 flags=()
+  shift 4
+  while [[ $1 != -- ]]; do flags+=("$1"); shift; done
+  stage "$number" "$title" --resume --screen train --in "$data" "${flags[@]}" --out "$out" \
+    -- train.sh --data "$data" --out '{out}' "${training[@]}" "${@:2}" \
+    ${updates:+--updates "$updates"} ${precision:+--precision "$precision"} \
+    ${train_flags[@]+"${train_flags[@]}"}
+}
+
+distil() {  # NUMBER TITLE DOMAIN TEACHER
+  stage "$1" "$2" --resume --screen all --in "teacher/$4" --in "corpora/$3/text" --in vocabulary \
+    --out "distilled/$3/$4" \
+    -- distil.sh --teacher "teacher/$4" --text "corpora/$3/text" --vocabulary vocabulary \
+    "${languages[@]}" --beam "$teacher_beam" --out '{out}'
+}
+
+score() {  # MODEL NAME LABEL DOMAIN
+  stage 10 "scores" --in "$1" --out "exported/$1" \
+    -- dad-export --model "$1" --compute-type "$export_type" --out '{out}'
+  stage 10 "scores" --in "exported/$1" --in "corpora/$4/text/test.$source_lang" \
+    --in "corpora/$4/text/test.$target_lang" --in "corpora/general/text/test.$source_lang" \
+    --in "corpora/general/text/test.$target_lang" --out "scores/$4/$1" \
+    -- dad-evaluate --model "exported/$1" --name "$2" --label "$3" --beam "$score_beam" \
+    --test "$4=corpora/$4/text" --test general=corpora/general/text --out '{out}'
+}
+
+chain() {
+  languages=(--source-lang "$source_lang" --target-lang "$target_lang")
+  # no training line of any corpus may stand in the dev or test set of any other
+  held_out=()
+  while read -r folder; do held_out+=(--held-out "$folder"); done \
+    < <(printf '%s\n' "$general" "${domain_folder[@]}" | sort)
+
+  # 1: text
+  for name in general "${names[@]}"; do
+    raw=$general
+    [[ $name == general ]] || raw=${domain_folder[$name]}
+    beside 1 "clean text" stage 1 "clean text" --in "$raw" --out "corpora/$name/text" \
+      -- python -m data_prep.clean --in "$raw" "${languages[@]}" "${held_out[@]}" \
+      ${lines:+--lines "$lines"} --out '{out}'
+  done
+  all_done
+
+  local texts=() text_inputs=()
+  for name in general "${names[@]}"; do
+    texts+=("corpora/$name/text") text_inputs+=(--in "corpora/$name/text")
+  done
+  stage 1 "clean text" "${text_inputs[@]}" --out corpora/overlap \
+    -- python -m data_prep.overlap "${languages[@]}" --out '{out}' "${texts[@]}"
+
+  # 2: one vocabulary for all models, from general-domain text
+  stage 2 "vocabulary" --in "corpora/general/text" --out vocabulary \
+    -- python -m data_prep.vocabulary --train corpora/general/text "${languages[@]}" \
+    --size "${chosen_vocabulary_size:-$vocabulary_size}" --out '{out}'
+
+  # 3
+  for name in general "${names[@]}"; do
+    beside 3 "prepared data" stage 3 "prepared data" --in "corpora/$name/text" --in vocabulary --out "corpora/$name/prepared" \
+      -- python -m data_prep.binarise --train "corpora/$name/text" --vocabulary vocabulary --out '{out}'
+  done
+  all_done
+
+  # 4
+  training=("${teacher_training[@]}")
+  train 4 "teacher" teacher/general corpora/general/prepared -- --size "$teacher_size"
+
+  # 5 and 6: what the general students learn from
+  training=("${student_training[@]}")
+  if needs start distilled; then
+    distil 5 "distilled data" general general
+    beside 6 "student" \
+      train 6 "student" "student/$size/distilled/general" distilled/general/general/prepared \
+      -- --size "$size"
+  fi
+  if needs start references; then
+    beside 6 "student" \
+      train 6 "student" "student/$size/references/general" corpora/general/prepared -- --size "$size"
+  fi
+  all_done
+
+  for name in "${names[@]}"; do
+    # 7 and 8
+    training=("${teacher_adaptation[@]}")
+    train 7 "teacher, in domain" "teacher/$name" "corpora/$name/prepared" --in teacher/general \
+      -- --size "$teacher_size" --init teacher/general
+    if needs target adapted; then
+      distil 8 "distilled data, in domain" "$name" "$name"
+    fi
+    if needs target scratch; then
+      train 7 "teacher, in domain" "teacher/$name-scratch" "corpora/$name/prepared" \
+        -- --size "$teacher_size"
+      distil 8 "distilled data, in domain" "$name" "$name-scratch"
+    fi
+
+    # 9: the students; equal tries for all
+    training=("${student_adaptation[@]}")
+    for number in "${configurations[@]}"; do
+      start=$(start_of "$number")
+      case $(target_of "$number") in
+        references) data=corpora/$name/prepared ;;
+        scratch) data=distilled/$name/$name-scratch/prepared ;;
+        adapted) data=distilled/$name/$name/prepared ;;
+      esac
+      if [[ $start == random ]]; then
+        beside 9 "students, in domain" \
+          train 9 "students, in domain" "student/$size/$number/$name" "$data" -- --size "$size"
+      else
+        init=student/$size/$start/general
+        beside 9 "students, in domain" \
+          train 9 "students, in domain" "student/$size/$number/$name" "$data" --in "$init" \
+          -- --size "$size" --init "$init"
+      fi
+    done
+    all_done
+
+    # 10
+    rows=() models=()
+    row() {  # MODEL NAME LABEL
+      beside 10 "scores" score "$1" "$2" "$3" "$name"
+      rows+=("scores/$name/$1")
+      models+=("exported/$1")
+    }
+    row teacher/general "teacher" "general references"
+    row "teacher/$name" "adapted teacher" "then $name references"
+    if needs start references; then
+      row "student/$size/references/general" "general student R" "general references"
+    fi
+    if needs start distilled; then
+      row "student/$size/distilled/general" "general student D" "general teacher's output"
+    fi
+    for number in "${configurations[@]}"; do
+      case $(start_of "$number") in
+        random) label='' ;;
+        references) label='general references, then ' ;;
+        distilled) label="general teacher's output, then " ;;
+      esac
+      case $(target_of "$number") in
+        references) label+="$name references" ;;
+        scratch) label+="$name-only teacher's output" ;;
+        adapted) label+="adapted teacher's output" ;;
+      esac
+      row "student/$size/$number/$name" "$number" "$label"
+    done
+    all_done
+
+    # 11
+    speed_inputs=() report_inputs=() report_flags=()
+    for model in "${models[@]}"; do speed_inputs+=(--in "$model"); done
+    for folder in "${rows[@]}"; do report_inputs+=(--in "$folder") report_flags+=(--scores "$folder"); done
+    compare() {  # NEW OLD WORDS: if both configurations were asked for
+      if [[ " ${configurations[*]} " == *" $1 "* && " ${configurations[*]} " == *" $2 "* ]]; then
+        report_flags+=(--compare "$1:$2:$3")
+      fi
+    }
+    report_flags+=(--compare "adapted teacher:teacher:adapting the teacher")
+    compare 4 1 "starting from a general student"
+    compare 7 4 "distilling the general data"
+    compare 9 7 "distilling again, with the adapted teacher"
+    for number in "${configurations[@]}"; do
+      case $(start_of "$number") in
+        references) report_flags+=(--compare "$number:general student R:adapting, configuration $number") ;;
+        distilled) report_flags+=(--compare "$number:general student D:adapting, configuration $number") ;;
+      esac
+    done
+    for number in "${configurations[@]}"; do
+      report_flags+=(--compare "$number:adapted teacher:configuration $number against its teacher")
+    done
+    stage 11 "report" "${speed_inputs[@]}" --in "corpora/$name/text/test.$source_lang" \
+      --out "speed/$name" \
+      -- dad-speed --source "corpora/$name/text/test.$source_lang" --beam "$score_beam" \
+      --out '{out}' "${models[@]}"
+    stage 11 "report" "${report_inputs[@]}" --in "speed/$name" --in "corpora/$name/text" \
+      --out "report/$name" \
+      -- dad-report --domain "$name" --target-lang "$target_lang" --references "corpora/$name/text" \
+      "${report_flags[@]}" --speed "speed/$name/speed.json" --out '{out}'
+  done
+}
+
+# on one line: bash has read all of this file by then, so editing it cannot disturb a run
+heed_signals; read_options "$@"; check_options; enter_work; chain; exit

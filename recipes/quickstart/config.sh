@@ -1,0 +1,29 @@
+# The quickstart: German to English, general text and Buddhist suttas, on two CPU cores.
+# Sizes and updates fit into a quarter of an hour; a real run takes recipes/defaults.sh.
+
+source_lang=de
+target_lang=en
+
+student_size=miniature
+default_teacher_size=miniature-teacher
+
+jobs_at_once=2           # stages side by side, one core each
+
+vocabulary_size=3000
+teacher_beam=5
+score_beam=5
+export_type=int8
+
+common_training=(
+  --schedule inverse_sqrt --lr 0.002 --warmup 250
+  --max-tokens 1200        # small batches: many updates in little time
+  --dropout 0.1
+  --patience 0             # no early stop: every configuration gets the same updates
+  --valid-beam 1           # dev text is decoded greedily only
+  --seed 1
+)
+teacher_training=("${common_training[@]}" --updates 1000 --epoch-fraction 0.5)
+student_training=("${common_training[@]}" --updates 700 --epoch-fraction 0.5)
+
+teacher_adaptation=("${common_training[@]}" --updates 400 --lr 0.001 --warmup 100 --epoch-fraction 0.5)
+student_adaptation=("${common_training[@]}" --updates 400 --lr 0.001 --warmup 100 --epoch-fraction 0.5)

@@ -1,0 +1,5 @@
+# Russian to English. Sourced by recipes/chain.sh; flags of run.sh win over what stands here.
+
+source_lang=ru
+target_lang=en
+source "$recipes/defaults.sh"

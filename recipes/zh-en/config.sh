@@ -1,0 +1,5 @@
+# Chinese to English. Sourced by recipes/chain.sh; flags of run.sh win over what stands here.
+
+source_lang=zh
+target_lang=en
+source "$recipes/defaults.sh"

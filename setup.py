@@ -1,0 +1,52 @@
+"""Makes ``pip install -e .`` work; recipes/bootstrap.sh installs the pinned set instead."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="distill-adapt-distill",
+    version="0.1.0",
+    description="Small, fast machine-translation models for one domain: "
+    "sequence-level distillation, domain adaptation, distillation again, with fairseq",
+    author="the distill-adapt-distill authors",
+    license="MIT",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["fairseq_plugins*", "data_prep*"]),
+    package_data={"": ["*.md", "*.json"]},
+    python_requires=">=3.11,<3.14",
+    # fairseq is not among these: the metadata of the release that works asks for torchaudio and
+    # would build in isolation against another torch. requirements-fairseq.txt says how to install
+    # it, dad-doctor whether it is there.
+    install_requires=[
+        "torch>=2.6",
+        "numpy>=1.26",
+        "ctranslate2>=4.4",
+        "sacrebleu>=2",
+        "sentencepiece>=0.2",
+        "subword-nmt>=0.3.8",
+        "tabulate>=0.9",
+        "tqdm>=4.60",
+        # what fairseq imports, since it is installed without its dependencies
+        "bitarray",
+        "cffi",
+        "cython",
+        "hydra-core>=1.3.2,<1.4",
+        "omegaconf>=2.3,<2.4",
+        "packaging",
+        "regex",
+        "scikit-learn",
+    ],
+    extras_require={"test": ["hypothesis>=6", "pytest>=8"]},
+    entry_points={
+        "console_scripts": [
+            "dad-stage = data_prep.stage:main",
+            "dad-doctor = data_prep.doctor:main",
+            "dad-generate = fairseq_plugins.generation.generate:main",
+            "dad-export = fairseq_plugins.export.export:main",
+            "dad-keep-weights = fairseq_plugins.export.weights:main",
+            "dad-evaluate = fairseq_plugins.evaluation.evaluate:main",
+            "dad-score = fairseq_plugins.evaluation.score:main",
+            "dad-speed = fairseq_plugins.evaluation.speed:main",
+            "dad-report = fairseq_plugins.evaluation.report:main",
+        ]
+    },
+)

@@ -1,0 +1,300 @@
+"""The whole chain on a toy language: what is made from what, and what survives kill -9."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_prep.manifest import read_json
+from fairseq_plugins.checkpoints import load_checkpoint
+from fairseq_plugins.generation.generate import generate
+from tests.fixtures.models import read_text, write_text
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "tests" / "fixtures" / "toy_config.sh"
+
+
+def corpus(folder, digits, seed):
+    """Numbers of the given digits as source, the same numbers backwards as target."""
+    chance = random.Random(seed)
+    lines = [" ".join(chance.choices(digits, k=chance.randint(3, 9))) for _ in range(400)]
+    lines = list(dict.fromkeys(lines))
+    folder.mkdir(parents=True)
+    for split, part in (("train", lines[34:]), ("dev", lines[:17]), ("test", lines[17:34])):
+        write_text(folder / f"{split}.de", part)
+        write_text(folder / f"{split}.en", [line[::-1] + " ." for line in part])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpora")
+    corpus(root / "general", "0123456", seed=1)
+    corpus(root / "odd", "1357", seed=2)
+    return root
+
+
+def chain_command(corpora, work, *options):
+    return [
+        "bash", str(ROOT / "recipes" / "chain.sh"), "--config", str(CONFIG),
+        "--general", str(corpora / "general"), "--domain", f"odd={corpora / 'odd'}",
+        "--work", str(work), *options,
+    ]  # fmt: skip
+
+
+def environment():
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+
+
+def run_chain(corpora, work, *options):
+    return subprocess.run(
+        chain_command(corpora, work, *options), env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(corpora, tmp_path_factory):
+    """Work folder of a run of configurations 1, 3, 4 and 9."""
+    work = tmp_path_factory.mktemp("run") / "work"
+    done = run_chain(corpora, work, "--configuration", "1,3,4,9")
+    assert done.returncode == 0, done.stdout
+    return work
+
+
+def made_from(stage):
+    """Input files of a stage, relative to the work folder."""
+    return set(read_json(stage / "stage.json")["inputs"])
+
+
+def test_the_table_is_printed_and_kept(finished):
+    table = (finished / "report" / "odd" / "table.txt").read_text()
+    names = [line.split("  ")[0] for line in table.splitlines()[2:10]]
+    assert names == [
+        "teacher", "adapted teacher", "general student R", "general student D", "1", "3", "4", "9",
+    ]  # fmt: skip
+    assert "tok:13a" in table and "What each step bought on odd" in table
+
+
+@pytest.mark.parametrize(
+    "stage, model, data",
+    [
+        ("teacher/general", None, "corpora/general"),
+        ("teacher/odd", "teacher/general", "corpora/odd"),
+        ("student/miniature/references/general", None, "corpora/general"),
+        ("student/miniature/distilled/general", None, "distilled/general/general"),
+        ("student/miniature/1/odd", None, "corpora/odd"),
+        ("student/miniature/3/odd", None, "distilled/odd/odd"),
+        ("student/miniature/4/odd", "student/miniature/references/general", "corpora/odd"),
+        ("student/miniature/9/odd", "student/miniature/distilled/general", "distilled/odd/odd"),
+    ],
+)
+def test_every_model_starts_from_and_learns_from_what_the_method_says(finished, stage, model, data):
+    inputs = made_from(finished / stage)
+    assert f"{data}/prepared/train.de-en.en.bin" in inputs
+    models = {name.removesuffix("/model.pt") for name in inputs if name.endswith("model.pt")}
+    assert models == ({model} if model else set())
+    command = (finished / stage / "command.txt").read_text()
+    assert f"fairseq-train {data}/prepared " in command
+    assert ("--task domain_adaptation" in command) is bool(model)
+    assert (f"--finetune-from-model {model}/model.pt " in command) is bool(model)
+
+
+@pytest.mark.parametrize("domain, teacher", [("general", "general"), ("odd", "odd")])
+def test_distilled_targets_are_the_teachers_output(finished, tmp_path, domain, teacher):
+    text = finished / "distilled" / domain / teacher / "text"
+    source = finished / "corpora" / domain / "text" / "train.de"
+    generate([finished / "teacher" / teacher], source, tmp_path / "again.en", beam=2)
+    assert (text / "train.en").read_bytes() == (tmp_path / "again.en").read_bytes()
+    assert (text / "train.de").read_bytes() == source.read_bytes()
+    assert read_text(text / "train.en") != read_text(source.with_suffix(".en"))
+
+
+def test_references_of_dev_and_test_are_never_touched(finished, corpora):
+    for prepared in finished.rglob("prepared"):
+        domain = prepared.relative_to(finished).parts[1]
+        for split, name in (("dev", "valid"), ("test", "test")):
+            for lang in ("de", "en"):
+                untouched = (corpora / domain / f"{split}.{lang}").read_bytes()
+                assert (prepared / f"{name}.{lang}").read_bytes() == untouched
+
+
+def test_one_vocabulary_for_every_model(finished):
+    ours = read_json(finished / "vocabulary" / "vocabulary.json")["files"]
+    models = list(finished.glob("teacher/*/model.pt")) + list(finished.glob("student/**/model.pt"))
+    assert len(models) == 8
+    for model in models:
+        assert load_checkpoint(model)["task_state"]["vocabulary"] == ours
+
+
+def test_equal_tries_for_all_students_of_a_domain(finished):
+    def settings(number):
+        words = read_json(finished / f"student/miniature/{number}/odd/stage.json")["command"]
+        return words[words.index("--schedule") :][
+            : words.index("--size") - words.index("--schedule")
+        ]
+
+    assert settings(1) == settings(3) == settings(4) == settings(9)
+
+
+def test_run_again_nothing_is_redone(finished, corpora):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("stage.json")}
+    done = run_chain(corpora, finished, "--configuration", "1,3,4,9")
+    assert done.returncode == 0, done.stdout
+    assert "to be made" not in done.stdout and "changed:" not in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("stage.json")} == before
+
+
+def test_changed_settings_redo_what_depends_on_them_and_say_why(finished, corpora, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(finished, work, copy_function=shutil.copy2)
+    done = run_chain(
+        corpora, work, "--configuration", "9", "--stage", "8", "--stop-stage", "9", "--updates", "2"
+    )
+    assert done.returncode == 0, done.stdout
+    assert "distilled/odd/odd: done before" in done.stdout
+    assert "student/miniature/9/odd: settings changed: nothing → --updates 2" in done.stdout
+
+
+def alive(session):
+    """Processes of a session that have not ended."""
+    listing = subprocess.run(
+        ["ps", "-eo", "sid=,pid=,stat="], capture_output=True, text=True
+    ).stdout
+    rows = (line.split() for line in listing.splitlines())
+    return [int(pid) for sid, pid, stat in rows if int(sid) == session and stat[0] != "Z"]
+
+
+def stop_hard(process):
+    """kill -9 the whole run at once, as a power cut would."""
+    for pid in alive(process.pid):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def test_killed_in_every_stage_the_run_goes_on_and_ends_with_the_same_bytes(
+    finished, corpora, tmp_path
+):
+    work = tmp_path / "work"
+    command = chain_command(corpora, work, "--configuration", "9")
+    killed, chance = set(), random.Random(3)
+    with open(tmp_path / "screen.txt", "w") as screen:
+        while True:
+            process = subprocess.Popen(
+                command, env=environment(), stdout=screen, stderr=screen, start_new_session=True
+            )
+            under_way = wait_for_a_stage(process, work, known=killed)
+            if under_way is None:
+                break
+            killed.add(under_way)
+            time.sleep(chance.choice([0, 0.5, 3]))
+            stop_hard(process)
+    assert process.returncode == 0, (tmp_path / "screen.txt").read_text()
+    assert len(killed) >= 15, killed
+    for path in (p for p in work.rglob("*") if p.suffix in {".pt", ".bin", ".idx", ".de", ".en"}):
+        assert path.read_bytes() == (finished / path.relative_to(work)).read_bytes(), path
+    ours, theirs = (
+        (folder / "report" / "odd" / "scores.tsv").read_text().splitlines()
+        for folder in (work, finished)
+    )
+    assert set(ours) - {line for line in ours if " - " in line} <= set(theirs)
+    assert not list(work.rglob("*.part")) and not list(work.rglob("*.lock"))
+
+
+def heed_ctrl_c():
+    """A test runner that was started in the background ignores it, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_everything_and_says_how_to_go_on(corpora, tmp_path, number):
+    with open(tmp_path / "screen.txt", "w+") as screen:
+        process = subprocess.Popen(
+            chain_command(corpora, tmp_path / "work"), env=environment(), stdout=screen,
+            stderr=screen, start_new_session=True, preexec_fn=heed_ctrl_c,
+        )  # fmt: skip
+        assert wait_for_a_stage(process, tmp_path / "work", known=set())
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as the terminal does
+        else:
+            process.send_signal(number)
+        assert process.wait(timeout=30) != 0
+        for _ in range(100):
+            if not (left := alive(process.pid)):
+                break
+            time.sleep(0.1)
+        assert not left
+        screen.seek(0)
+        assert "terminated; run the same command again to go on" in screen.read()
+
+
+def wait_for_a_stage(process, work, known):
+    """A stage that is being made and is not in ``known``; None when the run has ended."""
+    while process.poll() is None:
+        for folder, _, names in os.walk(work):  # folders may go while we look, which it forgives
+            for name in names:
+                stage = os.path.join(folder, name.removesuffix(".lock"))
+                if name.endswith(".lock") and stage not in known and os.path.exists(stage + ".log"):
+                    return stage
+        time.sleep(0.02)
+    return None
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--configuration", "10"], "a configuration is a number from 1 to 9, not '10'"),
+        (["--stage", "12"], "a stage is a number from 1 to 11, not '12'"),
+        (["--size", "huge"], "size 'huge' is unknown"),
+        (["--domain", "general=."], "a domain cannot be called general"),
+        (["--domain", "x=nowhere"], "there is no folder nowhere"),
+        (["--domain", "nofolder"], "NAME=DIR"),
+        (["--updates", "many"], "expected a number above 0, not 'many'"),
+        (["--colour", "red"], "unknown option '--colour'"),
+        (["--lines"], "--lines needs a value"),
+        (["--work", "/dev/null/work"], "cannot make the folder /dev/null/work"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_made(corpora, tmp_path, options, message):
+    done = run_chain(corpora, tmp_path / "work", *options)
+    assert done.returncode != 0 and message in done.stdout
+    assert not list(tmp_path.rglob("stage.json"))
+
+
+def test_a_dry_run_prints_every_command_and_does_nothing(corpora, tmp_path):
+    done = run_chain(corpora, tmp_path / "work", "--configuration", "2,9", "--dry-run")
+    assert done.returncode == 0, done.stdout
+    for word in ("data_prep.clean", "data_prep.vocabulary", "data_prep.binarise", "fairseq-train",
+                 "dad-generate", "dad-keep-weights", "dad-export", "dad-evaluate", "dad-speed",
+                 "dad-report"):  # fmt: skip
+        assert word in done.stdout
+    assert "teacher/odd-scratch" in done.stdout and "{out}" not in done.stdout
+    assert not (tmp_path / "work").exists()
+
+
+SCRIPTS = (
+    "chain.sh", "quickstart/run.sh", "de-en/run.sh", "ru-en/run.sh", "zh-en/run.sh",
+    "stages/train.sh", "stages/distil.sh",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_explains_itself(name):
+    done = subprocess.run(
+        ["bash", str(ROOT / "recipes" / name), "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "Usage:" in done.stdout and done.stderr == ""

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Set up the environment, check the shell scripts, run the tests.
+#
+# Usage: bash tests/run.sh [PYTEST-ARGUMENTS]
+#
+# Examples:
+#   bash tests/run.sh                            everything
+#   bash tests/run.sh tests/unit                 one folder
+#   bash tests/run.sh -k vocabulary -x           by name, up to the first failure
+
+set -euo pipefail
+
+case "${1:-}" in
+  -h | --help)
+    sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+bash "$root/recipes/bootstrap.sh" --tests >/dev/null
+source "$root/recipes/bootstrap.sh"
+
+scripts=()
+while IFS= read -r -d '' script; do scripts+=("$script"); done < <(
+  find "$root/recipes" "$root/tests" "$root/.ci" -type f \
+    \( -name '*.sh' -o -path "$root/.ci/run" \) -print0
+)
+for script in "${scripts[@]}"; do bash -n "$script"; done
+if command -v shellcheck >/dev/null; then
+  # errors only: of a file that is sourced it cannot know who uses its variables
+  shellcheck --shell=bash --severity=error "${scripts[@]}"
+fi
+echo "shell syntax: ${#scripts[@]} scripts are fine"
+
+# tests are tiny: a second thread costs them more than it brings
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+# the tests' own helpers are imported as `tests.fixtures`
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+folders=("$root/tests")
+for word in "$@"; do
+  if [[ -e "${word%%::*}" ]]; then folders=(); fi  # the caller names what to run
+done
+# -P: not the copy of the project that may lie in the current folder
+exec python -P -m pytest -c "$root/tests/pytest.ini" -q ${folders[@]+"${folders[@]}"} "$@"
