@@ -91,6 +91,8 @@ class SequenceDistillationConfig(TranslationConfig):
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    patience: int = II("checkpoint.patience")
+    max_update: int = II("optimization.max_update")
     decode_with: Optional[str] = II("common_eval.path")
 
 
@@ -154,7 +156,13 @@ class SequenceDistillationTask(TranslationTask):
         elif last.exists():
             mend_last_checkpoint(last)
             state = self.check_checkpoint(last)
-            restore_patience((state.get("task_state") or {}).get("patience"))
+            saved_patience = (state.get("task_state") or {}).get("patience")
+            restore_patience(saved_patience)
+            updates = state["optimizer_history"][-1]["num_updates"]
+            reason = reason_to_stop(updates, saved_patience, cfg.max_update, cfg.patience)
+            if reason:
+                logger.info(f"{last}: training was complete already, {reason}")
+                sys.exit(0)
         elif cfg.finetune_from_model:
             self.check_checkpoint(cfg.finetune_from_model)
 
@@ -383,6 +391,25 @@ def restore_patience(saved):
     counter = _early_stopping()
     if counter is not None and saved:
         counter.best, counter.num_runs = saved["best"], saved["num_runs"]
+
+
+def reason_to_stop(updates, saved_patience, max_update, patience):
+    """Why a training that was saved in this state had ended, or None if it had not.
+
+    fairseq itself asks only after another update, so a training that was killed after its
+    last checkpoint would come out one update, or one validation, longer.
+
+    Args:
+        updates: updates done.
+        saved_patience: what :func:`patience` saved.
+        max_update, patience: fairseq's settings; 0 is without end.
+    """
+    if 0 < max_update <= updates:
+        return f"with {updates:,} of {max_update:,} updates"
+    waited = (saved_patience or {}).get("num_runs", 0)
+    if 0 < patience <= waited:
+        return f"with {waited} validations without improvement (--patience {patience})"
+    return None
 
 
 def _early_stopping():

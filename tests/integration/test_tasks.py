@@ -227,6 +227,27 @@ def test_an_interrupted_training_ends_with_the_same_bytes(made, tmp_path):
     assert last.exists() and models["straight"] == models["broken"]
 
 
+@pytest.mark.parametrize(
+    "flags, reason",
+    [
+        (("--lr", 0.01, "--max-update", 3), "with 3 of 3 updates"),
+        (("--lr", 0, "--stop-min-lr", -1, "--patience", 1, "--epoch-fraction", 0.5),
+         "with 1 validations without improvement (--patience 1)"),
+    ],
+)  # fmt: skip
+def test_a_training_that_had_ended_does_not_go_on(made, tmp_path, flags, reason):
+    """A run killed after its last checkpoint ends with the same bytes when it is run again."""
+    flags += ("--best-checkpoint-metric", "chrf", "--maximize-best-checkpoint-metric")
+    assert train(made / "general", tmp_path, *flags).status == 0
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.pt")}
+    again = train(made / "general", tmp_path, *flags)
+    assert again.status == 0 and reason in again.output, again.output
+    assert again.entries("valid") == []
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.pt")} == before
+    more = train(made / "general", tmp_path, *flags, "--max-update", 9, "--patience", 2)
+    assert more.entries("valid")
+
+
 def test_a_last_checkpoint_cut_short_by_a_kill_is_mended(made, tmp_path):
     shutil.copytree(made / "run", tmp_path / "run")
     last = tmp_path / "run" / "checkpoint_last.pt"
