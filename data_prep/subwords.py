@@ -50,6 +50,10 @@ class Subwords:
             [printable(line) for line in lines], out_type=str, num_threads=threads
         )
 
+    def cut(self, pieces, longest):
+        """The first ``longest`` of a line's pieces."""
+        return pieces[:longest]
+
     def decode(self, pieces):
         """The text of a list of pieces: one line with single spaces and no line separator.
 

@@ -55,21 +55,23 @@ def measure(models, source, beam=5, rounds=3):
     workers = len(os.sched_getaffinity(0))
     modes = {"beam": beam, "greedy": 1}
     pieces = {model: read_vocabulary(model).subwords().encode_batch(lines) for model in models}
+    decodings = {
+        mode: Decoding(beam=size, batch_tokens=DEFAULT_BATCH_TOKENS["cpu"])
+        for mode, size in modes.items()
+    }
     backends = {
         (model, mode): CTranslate2Backend(
-            model,
-            Decoding(beam=size, batch_tokens=DEFAULT_BATCH_TOKENS["cpu"]),
-            device="cpu", compute_type="default", workers=workers, threads=1,
+            model, decoding, device="cpu", compute_type="default", workers=workers, threads=1
         )
         for model in models
-        for mode, size in modes.items()
-    }  # fmt: skip
+        for mode, decoding in decodings.items()
+    }
     seconds = {key: [] for key in backends}
     progress = tqdm(total=(rounds + 1) * len(backends), desc="measuring", unit="run")
     for number in range(rounds + 1):
         for (model, mode), backend in backends.items():
             start = time.perf_counter()
-            backend.submit(pieces[model])(lambda done: None)
+            translate(backend, decodings[mode], pieces[model])
             if number:  # the first round warms up
                 seconds[model, mode].append(time.perf_counter() - start)
             progress.update()
@@ -91,6 +93,17 @@ def measure(models, source, beam=5, rounds=3):
             for model in models
         },
     }
+
+
+def translate(backend, decoding, sentences):
+    """Translate piece lists, all batches under way at once."""
+    session = backend.session(seed=0)
+    started = [
+        session.begin([sentences[index] for index in batch])
+        for batch in decoding.batches(sentences)
+    ]
+    for wait in started:
+        wait()
 
 
 if __name__ == "__main__":

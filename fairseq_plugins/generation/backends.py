@@ -1,6 +1,8 @@
 """Which backend decodes, on which device, in which arithmetic."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -15,43 +17,69 @@ AS_SAVED = "default"  # CTranslate2's word for the type that a model was saved w
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend that can decode these models, not yet loaded."""
+    """A backend that can decode these models, not yet loaded.
+
+    ``exported`` is the folder that CTranslate2 loads, see :meth:`prepared`.
+    """
 
     name: str
     device: str
     compute_type: str
     models: list
     trust: bool
+    exported: Path | None = None
 
     @property
     def default_batch_tokens(self):
         return _module(self.name).DEFAULT_BATCH_TOKENS[self.device]
 
-    def load(self, work_folder, decoding, *, workers, threads):
-        """The backend, ready to ``submit``. A MODEL folder is converted once per work folder."""
+    def prepared(self, work):
+        """The same, with the model converted for CTranslate2 where it has to be.
+
+        Args:
+            work: ``WorkFolder`` that this process is in; the conversion stays there.
+        """
+        if self.name == "fairseq":
+            return self
+        (model,) = self.models
+        if model.exported:
+            return replace(self, exported=model.path)
+        from fairseq_plugins.export.conversion import convert
+
+        with work.converting() as folder:
+            if not folder.exists():
+                convert(model, folder, "float32", trust=self.trust)
+        return replace(self, exported=folder)
+
+    def load(self, decoding, *, workers, threads):
+        """The backend, ready to decode."""
         settings = {"device": self.device, "compute_type": self.compute_type}
         if self.name == "fairseq":
             return _module("fairseq").FairseqBackend(
                 self.models, decoding, threads=workers * threads, trust=self.trust, **settings
             )
         (model,) = self.models
-        folder = model.path
-        if not model.exported:
-            from fairseq_plugins.export.conversion import convert
-
-            folder = work_folder / "exported"
-            if not folder.exists():
-                convert(model, folder, self.compute_type, trust=self.trust)
         return _module("ctranslate2").CTranslate2Backend(
-            folder, decoding, workers=workers, threads=threads, **settings
-        )
+            self.exported, decoding, workers=workers, threads=threads,
+            positions=model.positions, target_prefix=model.target_prefix,
+            suppressed=model.suppressed, **settings
+        )  # fmt: skip
+
+    def compute_types(self):
+        """Names of ``COMPUTE_TYPES`` that backend and machine support, the most exact first."""
+        if self.name == "fairseq":
+            known = {"cpu": ("float32",), "cuda": ("float16",)}[self.device]
+            return known
+        supported = _module("ctranslate2").compute_types(self.device)
+        known = {"cpu": ("float32", "int8"), "cuda": ("float16", "int8_float16")}[self.device]
+        return tuple(name for name in known if name in supported)
 
 
 def choose(models, *, backend="auto", device="auto", compute_type=None, trust=False):
     """The ``Choice`` for these models.
 
     Args:
-        models: list of ``ModelFolder`` that may decode together.
+        models: list of ``ModelFolder`` that may decode together, or of one ``ConvertedModel``.
         backend: one of ``BACKENDS`` or "auto".
         device: one of ``DEVICES`` or "auto".
         compute_type: one of ``COMPUTE_TYPES`` or None.
@@ -91,6 +119,29 @@ def choose(models, *, backend="auto", device="auto", compute_type=None, trust=Fa
     if device == "cpu" and "float16" in compute_type:
         raise ValueError(f"--compute-type {compute_type} is for GPUs; on CPU take float32 or int8")
     return Choice(backend, device, compute_type, models, trust)
+
+
+def workers_and_threads(choice, workers=None, threads=None):
+    """How many batches at once, and threads for each, where nothing else was asked for.
+
+    A worker for each core that this process may use, or for each GPU that the backend takes.
+    """
+    if choice.device == "cuda":
+        gpus = _gpus() if choice.name == "ctranslate2" else 1
+        if workers and workers > gpus:
+            raise ValueError(
+                f"--workers {workers}: {choice.name} uses {gpus} GPU(s) here, one for each worker"
+            )
+        return workers or gpus, threads or 1
+    cores = usable_cores()
+    if workers is None:
+        workers = max(cores // threads, 1) if threads else cores
+    return workers, threads or 1
+
+
+def usable_cores():
+    """Number of cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _convertible(models, trust):

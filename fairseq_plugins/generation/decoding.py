@@ -1,10 +1,63 @@
-"""How a set of sentences is decoded, whatever decodes it: settings, batches, lengths."""
+"""How a set of sentences is decoded, whatever decodes it: settings, batches, lengths, results."""
 
+import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # Sentences of one class share a length limit, so the limit does not depend on who else is
 # in the batch. fairseq and CTranslate2 know one limit per batch only.
 LENGTH_CLASSES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
+class Hypothesis(NamedTuple):
+    """A translation in pieces.
+
+    ``log_prob`` is in nats, as the decoder computes it: CTranslate2 shares the probability of
+    what may not come (the unknown piece, an end before the first piece) out among the rest,
+    fairseq does not. ``length`` counts the pieces that it is the sum over, so the end of sentence
+    is included where there is one.
+    """
+
+    pieces: list
+    log_prob: float
+    length: int
+
+
+class DecodingFailed(Exception):
+    """The decoder gave up on a batch, for example because memory was short."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Translations drawn from the model's distribution instead of searched for.
+
+    Args:
+        top_k: draw from so many of the most probable pieces; 0: from all.
+        top_p: draw from the fewest pieces that have this much probability together, 0 to 1.
+        temperature: above 1 flattens the distribution, below 1 sharpens it.
+        seed: equal seeds draw equal translations.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    top_k: int = 0
+    top_p: float = 1.0
+    temperature: float = 1.0
+    seed: int = 1
+
+    def __post_init__(self):
+        if self.top_k < 0:
+            raise ValueError(f"--top-k is 0 or more, not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"--top-p is above 0 and at most 1, not {self.top_p}")
+        if not self.temperature > 0:
+            raise ValueError(f"--temperature is above 0, not {self.temperature}")
+
+    def shard_seed(self, number):
+        """Seed of a shard, a number below 2³¹ that depends on the seed and the shard alone."""
+        digest = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1
 
 
 @dataclass(frozen=True)
@@ -16,12 +69,16 @@ class Decoding:
         length_penalty: exponent of the length by which a score is divided.
         max_length: most pieces of a translation; None: see :meth:`length_limit`.
         batch_tokens: most source pieces in a batch, padding included.
+        n_best: translations of each sentence, best first; at most ``beam`` when searching.
+        sampling: ``Sampling``, or None to search.
     """
 
     beam: int = 5
     length_penalty: float = 1.0
     max_length: int | None = None
     batch_tokens: int = 1024
+    n_best: int = 1
+    sampling: Sampling | None = None
 
     def length_limit(self, pieces, positions):
         """Most pieces of a translation of ``pieces`` source pieces.

@@ -1,6 +1,7 @@
 """Decoding through fairseq: anything it can load, ensembles too, on CPU or GPU."""
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -8,9 +9,11 @@ import os
 import torch
 from fairseq import checkpoint_utils
 from fairseq.data import data_utils
+from fairseq.search import Sampling as SamplingSearch
 from fairseq.sequence_generator import SequenceGenerator
 
 from fairseq_plugins.checkpoints import TRUST_VARIABLE
+from fairseq_plugins.generation.decoding import DecodingFailed, Hypothesis
 
 DEFAULT_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 
@@ -43,35 +46,54 @@ class FairseqBackend:
         self._generator = SequenceGenerator(
             ensemble,
             self._target,
-            beam_size=decoding.beam,
-            len_penalty=decoding.length_penalty,
+            **self._search(),
             unk_penalty=math.inf,  # as CTranslate2's disable_unk
             tokens_to_suppress=(self._target.bos_word,),
         )
 
-    def submit(self, sentences):
-        """Take a list of piece lists; returns the function that decodes them.
+    def _search(self):
+        sampling = self._decoding.sampling
+        if sampling is None:
+            return {"beam_size": self._decoding.beam, "len_penalty": self._decoding.length_penalty}
+        # fairseq's -1 is "from all"; it looks at top_k only where there is no top_p
+        search = SamplingSearch(
+            self._target, sampling.top_k or -1, sampling.top_p if sampling.top_p < 1 else -1.0
+        )
+        return {
+            "beam_size": self._decoding.n_best,
+            "search_strategy": search,
+            "temperature": sampling.temperature,
+        }
 
-        That function takes ``advance``, called with a number whenever so many more
-        sentences are done, and returns the translations, piece lists in the order given.
-        """
-        return lambda advance: self._decode(sentences, advance)
+    def session(self, seed):
+        """Where the batches of a shard go, in turn: an object with ``begin``."""
+        return _Session(self, seed)
 
     @torch.inference_mode()
-    def _decode(self, sentences, advance):
-        translations = [None] * len(sentences)
-        for batch in self._decoding.batches(sentences):
-            chosen = [sentences[index] for index in batch]
-            # fairseq allows max_len_a * length + max_len_b pieces, so b alone is the limit
-            self._generator.max_len_b = self._decoding.length_limit(
-                len(chosen[0]), self._target_positions
-            )
-            hypotheses = self._generator.generate([], self._sample(chosen))
-            for index, (best, *_) in zip(batch, hypotheses, strict=True):
-                ids = best["tokens"].tolist()[:-1]  # the last one is the end of sentence
-                translations[index] = [self._target[number] for number in ids]
-            advance(len(batch))
-        return translations
+    def decode(self, sentences, seed):
+        """A list of ``Hypothesis`` for each of some piece lists, best first.
+
+        Raises:
+            DecodingFailed: memory was short.
+        """
+        # fairseq allows max_len_a * length + max_len_b pieces, so b alone is the limit
+        self._generator.max_len_b = self._decoding.length_limit(
+            len(sentences[0]), self._target_positions
+        )
+        torch.manual_seed(seed)
+        try:
+            decoded = self._generator.generate([], self._sample(sentences))
+        except torch.OutOfMemoryError as error:
+            raise DecodingFailed(str(error)) from None
+        return [
+            [self._hypothesis(found) for found in hypotheses[: self._decoding.n_best]]
+            for hypotheses in decoded
+        ]
+
+    def _hypothesis(self, found):
+        ids = found["tokens"].tolist()[:-1]  # the last one is the end of sentence
+        log_prob = found["positional_scores"].sum().item()
+        return Hypothesis([self._target[number] for number in ids], log_prob, len(ids) + 1)
 
     def _sample(self, sentences):
         ids = [
@@ -88,6 +110,16 @@ class FairseqBackend:
                 "src_lengths": src_lengths.to(self._device),
             }
         }
+
+
+class _Session:
+    def __init__(self, backend, seed):
+        self._backend, self._seed = backend, seed
+
+    def begin(self, sentences):
+        """Take a batch of piece lists, the longest first; returns the function that decodes it."""
+        self._seed += 1  # every batch draws its own samples
+        return functools.partial(self._backend.decode, sentences, self._seed)
 
 
 def load_models(models, trust=False):

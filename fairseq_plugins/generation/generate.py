@@ -1,32 +1,39 @@
-"""Translate a text file: one line out for each line in, in order, none missing.
+"""Translate text files: one line out for each line in, in order, none missing.
 
-Models are MODEL folders (dad-keep-weights) or one EXPORTED folder (dad-export);
-several MODEL folders decode together as an ensemble. Killed at any moment, the same
-command goes on where it was and ends with the same bytes. Work in progress lies in
-OUT.part; OUT and OUT.manifest.json appear when all is done.
+Models are MODEL folders (dad-keep-weights), one EXPORTED folder (dad-export), or a CTranslate2
+folder made elsewhere; several MODEL folders decode together as an ensemble. With
+--translations, a file of translations made elsewhere (an API, a language model) takes the
+place of a model.
 
-An empty line gives an empty line. A line with more pieces than --max-source-pieces is
-cut there, or gives an empty line (--on-long). Both are counted. A translation has at
-most twice the pieces of its source (rounded up to 8, 16, 32 ...) and 10 more.
-The unknown piece is never generated.
+Killed at any moment, the same command goes on where it was and ends with the same bytes. Work
+in progress lies in OUT.part; OUT and OUT.manifest.json appear when all is done. Run the same
+command in several processes, on one machine or on several that share the disk, and they
+share the work. Ctrl-C and SIGTERM finish the batches under way and keep them.
+
+OUT has one line for each line of the source. --n-best adds OUT.nbest, all candidates with
+scores in the format of Moses. Lines with something special (empty, too long, failed) are
+treated as --on-empty, --on-long and --on-fail say, counted, and listed in OUT.ledger.tsv.
+
+What you leave open (--compute-type, --workers, --threads, --batch-tokens) is chosen by a short
+calibration on a sample of a large corpus. The first and the last of them may change the
+last digits of a score, and so a few translations: set them where every byte matters, or
+pass --calibrate speed, which leaves them alone.
 
 Examples:
   dad-generate --model teacher/general --source train.de --out distilled/train.en
   dad-generate --model teacher/a teacher/b --source test.de.gz --out test.en --beam 12
+  dad-generate --model teacher/general --source train.de --out train.en --n-best 8 --beam 8
+  dad-generate --model teacher/general --source mono1.de mono2.de --out mono1.en mono2.en
+  dad-generate --model teacher/general --source dev.de --out samples.en --sample --n-best 32
+  dad-generate --translations answers.jsonl --source train.de --out train.en --on-fail drop
 """
 
 import itertools
-import os
-import sys
-import time
-from collections import deque
-from pathlib import Path
-
-from tqdm import tqdm
+from dataclasses import replace
+from typing import NamedTuple
 
 from data_prep.command import parser, run
 from data_prep.files import read_lines, sha256
-from data_prep.manifest import manifest_path, read_json, write_manifest
 from fairseq_plugins.export.weights import add_checkpoint_flags
 from fairseq_plugins.generation.backends import (
     AS_SAVED,
@@ -34,271 +41,266 @@ from fairseq_plugins.generation.backends import (
     COMPUTE_TYPES,
     DEVICES,
     choose,
+    workers_and_threads,
 )
-from fairseq_plugins.generation.decoding import Decoding
+from fairseq_plugins.generation.calibration import MOST_LINES, Speed, calibrate
+from fairseq_plugins.generation.converted import is_converted, open_converted
+from fairseq_plugins.generation.decoding import Decoding, Sampling
+from fairseq_plugins.generation.job import make, open_job, say
 from fairseq_plugins.generation.models import check_ensemble, open_model
-from fairseq_plugins.generation.workfolder import WorkFolder, differences
+from fairseq_plugins.generation.policies import CHOICES, Policies
+from fairseq_plugins.generation.teacher import EMPTY_SOURCE, FAILED, Teacher, decode
+from fairseq_plugins.generation.translations import read_translations
 
 PROG = "dad-generate"
 
+DEFAULT_BEAM = 5
 MAX_SOURCE_PIECES = 250
 SHARD_LINES = 2000
-SHARDS_AHEAD = 2  # so that workers have the next shard while the last batch of one ends
+ELSEWHERE = "translations"  # in place of a backend
+FOR_TRANSLATIONS = (
+    "references", "n_best", "on_empty", "on_fail", "shard_lines", "overwrite"
+)  # fmt: skip
+CALIBRATIONS = ("all", "speed", "off")
 
 
 def generate(
-    models, source, out, *, backend="auto", device="auto", compute_type=None,
-    beam=5, length_penalty=1.0, max_length=None, max_source_pieces=None, on_long="truncate",
-    batch_tokens=None, shard_lines=SHARD_LINES, workers=None, threads=1,
-    trust=False, allow_unknown_vocabulary=False, overwrite=False,
+    models, source, out, *, references=None, backend=None, device=None, compute_type=None,
+    beam=None, n_best=1, length_penalty=1.0, sampling=None, max_length=None,
+    max_source_pieces=None, on_empty="empty", on_long="truncate", on_fail="stop",
+    batch_tokens=None, shard_lines=SHARD_LINES, workers=None, threads=None, calibration="all",
+    trust=False, allow_unknown_vocabulary=False, overwrite=False, **converted,
 ):  # fmt: skip
     """Translate the lines of ``source`` into file ``out``; return the manifest, a dictionary.
 
     Args:
-        models: list of MODEL folders, or of one EXPORTED folder.
+        models: list of MODEL folders, of one EXPORTED or of one CONVERTED folder.
         source: UTF-8 text, plain or ``.gz``.
         out: file to make; ``OUT.part`` is the work folder, ``OUT.manifest.json`` the manifest.
-        backend: "ctranslate2", "fairseq" or "auto" (ctranslate2 where it can).
-        device: "cpu", "cuda" or "auto".
-        compute_type: how to compute; None: float32 on CPU, float16 on GPU, and what
-            it was saved with for an EXPORTED folder.
-        beam: hypotheses kept at each step, 1 is greedy.
+        references: text with the reference of each line, where a policy asks for it.
+        backend: "ctranslate2", "fairseq" or None (ctranslate2 where it can).
+        device: "cpu", "cuda" or None (a GPU where the backend finds one).
+        compute_type: how to compute; None: float32 on CPU, float16 on GPU, and what it was
+            saved with for an EXPORTED folder, unless the calibration finds something faster.
+        beam: hypotheses kept at each step, 1 is greedy; None: 5, or ``n_best`` if that is more.
+        n_best: candidates of each line; more than 1 makes ``OUT.nbest``, too.
         length_penalty: exponent of the length by which scores are divided.
+        sampling: ``Sampling``, to draw translations instead of searching.
         max_length: most pieces of a translation; None: 2 × source + 10, rounded up.
         max_source_pieces: most pieces of a source line; None: 250, or what the model can read.
-        on_long: "truncate" a longer line, or make its translation "empty".
-        batch_tokens: most source pieces in a batch; None: by backend and device.
+        on_empty, on_long, on_fail: see ``Policies``.
+        batch_tokens: most source pieces in a batch; None: by backend and device, or calibrated.
         shard_lines: lines that are kept or lost together when the run is killed.
-        workers: batches decoded at once; None: a worker for each usable core (1 on a GPU).
-        threads: threads for each worker.
+        workers: batches decoded at once; None: one for each usable core, or calibrated.
+        threads: threads for each worker; None: 1, or calibrated.
+        calibration: "all" that is left open, "speed" (workers and threads), or "off".
         trust: unpickle whatever a checkpoint holds.
         allow_unknown_vocabulary: accept a checkpoint without a vocabulary fingerprint.
         overwrite: replace an ``out`` that was made otherwise.
+        converted: for a CONVERTED folder, see ``open_converted``.
 
     Returns:
-        the manifest; "counts" has lines, empty_sources, too_long, empty_outputs (of lines
-        that were decoded), sentences_per_second (decoding alone), load_seconds, ...
+        the manifest; "counts" has lines, empty_sources, too_long, failed, empty_outputs (of
+        lines that were decoded), from_reference, dropped, tokens, sentences_per_second
+        (decoding alone), load_seconds, ...
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError: see the message.
     """
-    started = time.monotonic()
-    source, out = Path(source), Path(out)
     _check_numbers(
-        beam=beam, max_length=max_length, max_source_pieces=max_source_pieces,
+        beam=beam, n_best=n_best, max_length=max_length, max_source_pieces=max_source_pieces,
         batch_tokens=batch_tokens, shard_lines=shard_lines, workers=workers, threads=threads,
     )  # fmt: skip
-    if on_long not in ("truncate", "empty"):
-        raise ValueError(f"--on-long is truncate or empty, not {on_long}")
-    _check_place(source, out)
-    found = [open_model(path, trust, allow_unknown_vocabulary) for path in models]
-    check_ensemble(found)
-    lines = _count(source)
-    chosen = choose(found, backend=backend, device=device, compute_type=compute_type, trust=trust)
-    decoding = Decoding(
-        beam, length_penalty, max_length, batch_tokens or chosen.default_batch_tokens
-    )
-    workers = workers or (_usable_cores() if chosen.device == "cpu" else 1)
-    identity = {
-        "source": {"sha256": sha256(source), "lines": lines},
+    beam = _beam(beam, n_best, sampling)
+    if calibration not in CALIBRATIONS:
+        raise ValueError(f"--calibrate is one of {', '.join(CALIBRATIONS)}, not {calibration}")
+    policies = Policies(on_empty, on_long, on_fail)
+    job = open_job(source, out, references, policies, n_best, shard_lines)
+    found = _open_models(models, trust, allow_unknown_vocabulary, converted)
+    choice = choose(
+        found, backend=backend or "auto", device=device or "auto", compute_type=compute_type,
+        trust=trust,
+    )  # fmt: skip
+    wishes = {
+        **job.identity,
         "models": [model.files for model in found],
-        "backend": chosen.name,
-        "device": chosen.device,
-        "compute_type": chosen.compute_type,
+        "around_pieces": found[0].settings,
+        "backend": backend,
+        "device": device,
+        "compute_type": compute_type,
         "beam": beam,
         "length_penalty": length_penalty,
+        "sampling": vars(sampling) if sampling else None,
         "max_length": max_length,
         "max_source_pieces": max_source_pieces,
-        "on_long": on_long,
-        "batch_tokens": decoding.batch_tokens,
-        "shard_lines": shard_lines,
+        "batch_tokens": batch_tokens,
     }
-    work = WorkFolder(out, identity)
-    try:
-        with work.locked():
-            if _is_done(work, overwrite):
-                _say(f"{out} is there already, made from the same text, model and settings")
-                work.clear()  # a kill at the very end may have left some of it
-                return read_json(manifest_path(out))
-            for change in work.open():
-                _say(f"{work.path}: starting afresh, because {change}")
-            shards = -(-lines // shard_lines)
-            missing = _missing_shards(work, lines, shard_lines)
-            load_seconds = 0.0
-            if missing:
-                loading = time.monotonic()
-                decoder = chosen.load(work.path, decoding, workers=workers, threads=threads)
-                load_seconds = time.monotonic() - loading
-                longest = _longest_source(max_source_pieces, decoder.source_positions)
-                encoder = Encoder(found[0].vocabulary.subwords(), longest, on_long)
-                _decode(work, decoder, encoder, source, lines, shard_lines, missing)
-            merged, counts, seconds = work.merge(shards)
-            _check_complete(merged, lines, counts)
-            counts["load_seconds"] = round(load_seconds, 3)
-            counts["decode_seconds"] = round(seconds, 3)
-            counts["sentences_per_second"] = round(lines / seconds, 2) if seconds else None
-            write_manifest(
-                merged,
-                settings={**identity, "workers": workers, "threads": threads},
-                inputs=[source, *(model.weights for model in found)],
-                counts=counts,
-                seconds=time.monotonic() - started,
-                outputs={out.name: sha256(merged)},
-            )
-            work.finish(merged)
-    except OSError as error:
-        # a write that fails half-way (disk full) does not say where
-        if error.errno and error.filename is None:
-            error.filename = str(work.path)
-        raise
-    return read_json(manifest_path(out))
+    given = {name for name, value in (
+        ("compute_type", compute_type), ("workers", workers), ("threads", threads),
+        ("batch_tokens", batch_tokens),
+    ) if value is not None}  # fmt: skip
+    decoding = Decoding(
+        beam, length_penalty, max_length, batch_tokens or choice.default_batch_tokens, n_best,
+        sampling,
+    )  # fmt: skip
+    codec = found[0].codec()
+    if found[0].exported:
+        given.add("compute_type")  # what it was saved with
+
+    def resolve(work):
+        """Settle what was left open: the settings of the whole decoding."""
+        speed = Speed(
+            choice.compute_type, *workers_and_threads(choice, workers, threads),
+            decoding.batch_tokens,
+        )  # fmt: skip
+        measured = []
+        open_fields = {"all": given, "speed": given | {"compute_type", "batch_tokens"}}
+        if calibration != "off" and job.lines > shard_lines:
+            speed, measured = calibrate(
+                choice.prepared(work), speed, open_fields[calibration], decoding, codec,
+                _sample(job.source, job.lines), job.lines, max_source_pieces, say,
+            )  # fmt: skip
+        return {
+            **wishes,
+            "backend": choice.name,
+            "device": choice.device,
+            "compute_type": speed.compute_type,
+            "batch_tokens": speed.batch_tokens,
+        }, {"workers": speed.workers, "threads": speed.threads, "calibration": measured}
+
+    def load(work, settings, speed):
+        """The engine that decodes, and how many shards it takes at once."""
+        resolved = replace(decoding, batch_tokens=settings["batch_tokens"])
+        chosen = replace(choice, compute_type=settings["compute_type"]).prepared(work)
+        many = {"workers": workers or speed["workers"], "threads": threads or speed["threads"]}
+        decoder = chosen.load(resolved, **many)
+        teacher = Teacher(
+            codec, decoder, resolved, cut=on_long == "truncate",
+            longest=_longest_source(max_source_pieces, decoder.source_positions),
+        )  # fmt: skip
+        # a shard that is sampled keeps one worker busy, see CTranslate2Backend.session
+        return LocalEngine(teacher, many["workers"], at_once=many["workers"] if sampling else 1)
+
+    return make(job, wishes, resolve, load, overwrite, [model.weights for model in found])
 
 
-class Encoder:
-    """Source lines to piece lists, under the policies for empty and over-long lines.
+class LocalEngine:
+    """Decodes in this process.
 
     Args:
-        subwords: the model's ``Subwords``.
-        longest: most pieces of a line.
-        on_long: "truncate" or "empty".
+        teacher: ``Teacher``.
+        workers: batches that its backend decodes at the same time.
+        at_once: shards that are begun side by side.
     """
 
-    def __init__(self, subwords, longest, on_long):
-        self.subwords, self.longest, self.on_long = subwords, longest, on_long
+    def __init__(self, teacher, workers, at_once=1):
+        self._teacher, self._workers, self._at_once = teacher, workers, at_once
 
-    def encode(self, lines):
-        """Piece lists of the lines, empty for those not to be decoded, and counts."""
-        counts = {"lines": len(lines), "empty_sources": 0, "too_long": 0}
-        encoded = self.subwords.encode_batch([line.strip() for line in lines])
-        for index, pieces in enumerate(encoded):
-            if not pieces:
-                counts["empty_sources"] += 1
-            elif len(pieces) > self.longest:
-                counts["too_long"] += 1
-                encoded[index] = pieces[: self.longest] if self.on_long == "truncate" else []
-        return encoded, counts
-
-    def decode(self, pieces):
-        """Text of a translation, one line whatever the model wrote."""
-        return self.subwords.decode(pieces)
+    def decode(self, tasks, should_stop, advance):
+        """Yield decoded shards; ``tasks`` are (number, lines, what an earlier run kept)."""
+        return decode(
+            (self._teacher.shard(*task) for task in tasks), workers=self._workers,
+            at_once=self._at_once, should_stop=should_stop, advance=advance,
+        )  # fmt: skip
 
 
-def _decode(work, decoder, encoder, source, lines, shard_lines, missing):
-    """Decode the shards named in ``missing`` and store each as soon as it is whole."""
-    kept = lines - sum(min(shard_lines, lines - number * shard_lines) for number in missing)
-    if kept:
-        _say(f"{work.path}: going on after {kept:,} of {lines:,} lines")
-    on_screen = sys.stderr.isatty()
-    bar = tqdm(
-        total=lines, initial=kept, unit=" sentences", smoothing=0.1, unit_scale=False,
-        mininterval=0.5 if on_screen else 30, dynamic_ncols=on_screen, desc=work.out.name,
-    )  # fmt: skip
-    pending = deque()
-    clock = time.monotonic()
+def take_translations(
+    translations, source, out, *, references=None, n_best=1, on_empty="empty", on_fail="stop",
+    shard_lines=SHARD_LINES, overwrite=False,
+):  # fmt: skip
+    """Make the same files as :func:`generate` from translations made elsewhere.
 
-    def store_first():
-        nonlocal clock
-        number, encoded, counts, collect = pending.popleft()
-        translated = iter(collect(bar.update))
-        bar.update(sum(not pieces for pieces in encoded))
-        texts = [encoder.decode(next(translated)) if pieces else "" for pieces in encoded]
-        counts["empty_outputs"] = sum(
-            not text for pieces, text in zip(encoded, texts, strict=True) if pieces
-        )
-        now = time.monotonic()
-        work.store(number, texts, counts, now - clock)
-        clock = now
+    Args:
+        translations: file of translations, see ``read_translations``.
+        source, out, references, n_best, on_empty, on_fail, shard_lines, overwrite:
+            as for :func:`generate`; a line without translation has failed.
 
-    with bar:
-        for number, shard in enumerate(_shards(source, shard_lines)):
-            if number not in missing:
-                continue
-            encoded, counts = encoder.encode(shard)
-            collect = decoder.submit([pieces for pieces in encoded if pieces])
-            pending.append((number, encoded, counts, collect))
-            if len(pending) == SHARDS_AHEAD:
-                store_first()
-        while pending:
-            store_first()
-
-
-def _shards(source, shard_lines):
-    lines = read_lines(source)
-    while shard := list(itertools.islice(lines, shard_lines)):
-        yield shard
-
-
-def _missing_shards(work, lines, shard_lines):
-    missing = set()
-    for number in range(-(-lines // shard_lines)):
-        expected = min(shard_lines, lines - number * shard_lines)
-        if work.finished(number, expected) is None:
-            missing.add(number)
-            if work.was_begun(number):
-                _say(f"{work.path}: shard {number} is damaged or unfinished; decoding it again")
-    return missing
-
-
-def _is_done(work, overwrite):
-    """Whether ``out`` is what this decoding would make.
+    Returns:
+        the manifest.
 
     Raises:
-        FileExistsError: it is something else, and may not be overwritten.
+        FileNotFoundError, FileExistsError, ValueError: see the message.
     """
-    out, manifest = work.out, manifest_path(work.out)
-    if not out.exists():
-        return False
-    record = read_json(manifest) if manifest.exists() else None
-    if record is None:
-        # a kill between the two renames at the end leaves the text, and the folder, in place
-        if work.has_settings() or overwrite:
-            return False
-        raise FileExistsError(
-            f"{out} exists and has no manifest, so what made it is unknown; "
-            f"pass --overwrite to replace it"
-        )
-    was = {name: record.get("settings", {}).get(name) for name in work.identity}
-    changes = differences(was, work.identity)
-    if not changes and record.get("outputs", {}).get(out.name) != sha256(out):
-        changes = ["its text was changed after it was made"]
-    if not changes:
-        return True
-    if overwrite:
-        return False
-    raise FileExistsError(
-        f"{out} exists and is not what this command would make: {'; '.join(changes)}; "
-        f"pass --overwrite to replace it"
-    )
+    _check_numbers(n_best=n_best, shard_lines=shard_lines)
+    policies = Policies(on_empty=on_empty, on_fail=on_fail)
+    job = open_job(source, out, references, policies, n_best, shard_lines)
+    wishes = {**job.identity, "backend": ELSEWHERE, "translations": sha256(translations)}
+
+    def load(work, settings, speed):
+        return TranslationsEngine(read_translations(translations, source, n_best), job)
+
+    return make(job, wishes, lambda work: (wishes, {}), load, overwrite, [translations])
 
 
-def _check_complete(merged, lines, counts):
-    with open(merged, "rb") as file:
-        written = sum(1 for _ in file)
-    if not written == lines == counts["lines"]:
+class TranslationsEngine:
+    """Takes the place of a decoder.
+
+    Args:
+        candidates: iterator over the candidates of every source line.
+        job: ``Job``.
+    """
+
+    def __init__(self, candidates, job):
+        self._candidates, self._job, self._at = candidates, job, 0
+
+    def decode(self, tasks, should_stop, advance):
+        """Yield shards; ``tasks`` are (number, lines, what an earlier run kept)."""
+        for number, lines, _ in tasks:
+            first = number * self._job.shard_lines
+            found = list(
+                itertools.islice(
+                    self._candidates, first - self._at, first - self._at + len(lines)
+                )
+            )
+            self._at = first + len(lines)
+            special = {
+                index: (FAILED if line.strip() else EMPTY_SOURCE, 0)
+                for index, line in enumerate(lines)
+                if not found[index] or not line.strip()
+            }
+            advance(len(lines))
+            yield TakenShard(number, found, special)
+
+
+class TakenShard(NamedTuple):
+    """What ``make`` wants of a ``Shard``."""
+
+    number: int
+    candidates: list
+    special: dict
+    tokens: int = 0
+    complete: bool = True
+
+
+def _open_models(models, trust, allow_unknown_vocabulary, converted):
+    converted = {name: value for name, value in converted.items() if value is not None}
+    if any(is_converted(path) for path in models):
+        if len(models) > 1:
+            raise ValueError("CTranslate2 has no ensembles; name one model")
+        return [open_converted(models[0], **converted)]
+    if converted:
+        flag = next(iter(converted)).replace("_", "-")
         raise ValueError(
-            f"{lines:,} lines in, but {written:,} out; the source was changed during the run. "
-            f"Run again"
+            f"--{flag} is for a folder that one of CTranslate2's converters made; {models[0]} "
+            f"is not one"
         )
+    found = [open_model(path, trust, allow_unknown_vocabulary) for path in models]
+    check_ensemble(found)
+    return found
 
 
-def _check_place(source, out):
-    if not source.exists():
-        raise FileNotFoundError(f"source {source} is missing")
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; --out names the file to write")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"folder {out.parent} for {out.name} is missing; make it first")
-    if not os.access(out.parent, os.W_OK):
-        raise PermissionError(f"folder {out.parent} is not writable")
-    if out.exists() and out.samefile(source):
-        raise ValueError(f"--source and --out are the same file, {out}")
-
-
-def _count(source):
-    lines = sum(1 for _ in read_lines(source))
-    if not lines:
-        raise ValueError(f"{source} is empty; there is nothing to translate")
-    return lines
+def _beam(beam, n_best, sampling):
+    if sampling is not None:
+        if beam is not None:
+            raise ValueError("--beam searches and --sample draws; leave one of them out")
+        if sampling.top_k == 1 and n_best > 1:
+            raise ValueError("--top-k 1 draws the same translation every time; leave out --n-best")
+        return None
+    if beam is None:
+        return max(DEFAULT_BEAM, n_best)
+    if beam < n_best:
+        raise ValueError(f"--beam {beam} finds {beam} translations, not the {n_best} of --n-best")
+    return beam
 
 
 def _longest_source(wanted, positions):
@@ -312,18 +314,17 @@ def _longest_source(wanted, positions):
     return wanted
 
 
+def _sample(source, lines):
+    """Lines spread evenly over the source, in an order that mixes them."""
+    step = max(lines // MOST_LINES, 1)
+    chosen = [line for line in itertools.islice(read_lines(source), 0, None, step)][:MOST_LINES]
+    return [chosen[i] for start in range(7) for i in range(start, len(chosen), 7)]
+
+
 def _check_numbers(**numbers):
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} is 1 or more, not {value}")
-
-
-def _usable_cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 def main():
@@ -331,38 +332,86 @@ def main():
 
 
 def _main():
-    args = vars(_arguments())
-    out = args["out"]
-    record = generate(
-        args.pop("model"), args.pop("source"), args.pop("out"),
-        trust=args.pop("trust_checkpoint"), **args,
-    )  # fmt: skip
-    counts = record["counts"]
-    speed = counts["sentences_per_second"]
-    _say(
-        f"{out}: {counts['lines']:,} lines ({counts['empty_sources']:,} empty, "
-        f"{counts['too_long']:,} too long: {record['settings']['on_long']}, "
-        f"{counts['empty_outputs']:,} with an empty translation); "
-        f"{speed or 0:,.0f} sentences/s, {record['settings']['backend']}, "
-        f"{record['settings']['compute_type'].replace(AS_SAVED, 'computed as saved')}, "
-        f"beam {record['settings']['beam']}"
+    words = _parser()
+    args = vars(words.parse_args())
+    sources, outs, models = args.pop("source"), args.pop("out"), args.pop("model")
+    translations = args.pop("translations")
+    for flag, files in (("--out", outs), ("--translations", translations)):
+        if files and len(files) != len(sources):
+            raise ValueError(
+                f"--source names {len(sources)} files and {flag} {len(files)}; "
+                f"each source has its own"
+            )
+    if translations:
+        for name, value in args.items():
+            if name not in FOR_TRANSLATIONS and value != words.get_default(name):
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} is for models; --translations are taken as they are")
+        args = {name: args[name] for name in FOR_TRANSLATIONS}
+        for taken, source, out in zip(translations, sources, outs):
+            _report(out, take_translations(taken, source, out, **args))
+        return
+    drawing = {name: args.pop(name) for name in ("top_k", "top_p", "temperature", "seed")}
+    if args.pop("sample"):
+        args["sampling"] = Sampling(**drawing)
+    for name in ("backend", "device"):
+        args[name] = None if args[name] == "auto" else args[name]
+    args["trust"] = args.pop("trust_checkpoint")
+    for source, out in zip(sources, outs):
+        _report(out, generate(models, source, out, **args))
+
+
+def _report(out, record):
+    counts, settings = record["counts"], record["settings"]
+    special = [
+        f"{counts[name]:,} {words}"
+        for name, words in (
+            ("empty_sources", f"empty ({settings['on_empty']})"),
+            ("too_long", f"too long ({settings['on_long']})"),
+            ("failed", f"failed ({settings['on_fail']})"),
+            ("empty_outputs", "with an empty translation"),
+        )
+        if counts[name]
+    ]
+    lines = f"{out}: {counts['lines']:,} lines ({', '.join(special) or 'none special'})"
+    if settings["backend"] == ELSEWHERE:
+        say(f"{lines}, taken from translations made elsewhere")
+        return
+    how = f"beam {settings['beam']}" if settings["beam"] else "sampled"
+    say(
+        f"{lines}; {counts['sentences_per_second'] or 0:,.0f} sentences/s, {settings['backend']}, "
+        f"{settings['compute_type'].replace(AS_SAVED, 'computed as saved')}, {how}"
     )
 
 
-def _arguments():
+def _parser():
     words = parser(__doc__, PROG)
-    words.add_argument(
-        "--model", required=True, nargs="+", metavar="DIR",
-        help="MODEL folder, several for an ensemble, or one EXPORTED folder",
+    teacher = words.add_mutually_exclusive_group(required=True)
+    teacher.add_argument(
+        "--model", nargs="+", metavar="DIR",
+        help="MODEL folder, several for an ensemble, one EXPORTED folder, or one that "
+        "CTranslate2's own converters made",
     )  # fmt: skip
-    words.add_argument("--source", required=True, metavar="FILE", help="UTF-8 text, plain or .gz")
-    words.add_argument("--out", required=True, metavar="FILE", help="file of translations to make")
+    teacher.add_argument(
+        "--translations", nargs="+", metavar="FILE",
+        help="translations made elsewhere instead of a model: a line for each line, an n-best "
+        'file, or JSONL such as {"line": 17, "translation": "..."}',
+    )  # fmt: skip
+    words.add_argument("--source", required=True, nargs="+", metavar="FILE",
+                       help="UTF-8 text, plain or .gz; several have as many --out")  # fmt: skip
+    words.add_argument("--out", required=True, nargs="+", metavar="FILE",
+                       help="file of translations to make")  # fmt: skip
     words.add_argument(
         "--overwrite", action="store_true", help="replace an OUT that was made otherwise"
     )
 
     search = words.add_argument_group("search")
-    search.add_argument("--beam", type=int, default=5, metavar="N", help="1 is greedy")
+    search.add_argument(
+        "--beam", type=int, metavar="N",
+        help=f"1 is greedy; unset: {DEFAULT_BEAM}, or as many as --n-best",
+    )  # fmt: skip
+    search.add_argument("--n-best", type=int, default=1, metavar="N",
+                        help="candidates of each line; more than 1 makes OUT.nbest")  # fmt: skip
     search.add_argument(
         "--length-penalty", type=float, default=1.0, metavar="X",
         help="scores are divided by length to this power; more favours longer translations",
@@ -371,14 +420,32 @@ def _arguments():
         "--max-length", type=int, metavar="N",
         help="most pieces of a translation, instead of 2 × source + 10 rounded up",
     )  # fmt: skip
-    search.add_argument(
+
+    drawing = words.add_argument_group("sampling (instead of a search; for minimum Bayes risk)")
+    drawing.add_argument("--sample", action="store_true", help="draw --n-best translations")
+    drawing.add_argument("--top-k", type=int, default=0, metavar="N",
+                         help="draw from the N most probable pieces; 0: from all")  # fmt: skip
+    drawing.add_argument("--top-p", type=float, default=1.0, metavar="P",
+                         help="draw from the fewest pieces with this much probability")  # fmt: skip
+    drawing.add_argument("--temperature", type=float, default=1.0, metavar="T",
+                         help="above 1: more diverse, below 1: more probable samples")  # fmt: skip
+    drawing.add_argument("--seed", type=int, default=1, metavar="N", help="of the sampling")
+
+    special = words.add_argument_group("lines with something special")
+    special.add_argument("--references", metavar="FILE",
+                         help="reference of each line, for the policies that take it")  # fmt: skip
+    special.add_argument("--on-empty", choices=CHOICES["on_empty"], default="empty",
+                         help="a source line without text")  # fmt: skip
+    special.add_argument(
+        "--on-long", choices=CHOICES["on_long"], default="truncate",
+        help="a line with more than --max-source-pieces: truncate translates its beginning",
+    )  # fmt: skip
+    special.add_argument("--on-fail", choices=CHOICES["on_fail"], default="stop",
+                         help="a line that the decoder gives up on")  # fmt: skip
+    special.add_argument(
         "--max-source-pieces", type=int, metavar="N",
         help=f"most pieces of a source line; unset: {MAX_SOURCE_PIECES}, "
         f"or what the model can read",
-    )  # fmt: skip
-    search.add_argument(
-        "--on-long", choices=["truncate", "empty"], default="truncate",
-        help="what to do with a longer line: translate its beginning, or leave it empty",
     )  # fmt: skip
 
     speed = words.add_argument_group("speed")
@@ -388,20 +455,41 @@ def _arguments():
                        help="auto: a GPU where the backend finds one")  # fmt: skip
     speed.add_argument(
         "--compute-type", choices=COMPUTE_TYPES,
-        help="unset: float32 on CPU, float16 on GPU, and for an EXPORTED folder what it was "
-        "saved with; int8 is fastest on CPU",
+        help="unset: calibrated, else float32 on CPU, float16 on GPU, and for an EXPORTED "
+        "folder what it was saved with; int8 is often fastest on CPU",
     )  # fmt: skip
     speed.add_argument("--workers", type=int, metavar="N",
-                       help="batches decoded at once; unset: one for each usable core")  # fmt: skip
-    speed.add_argument("--threads", type=int, default=1, metavar="N", help="for each worker")
+                       help="batches decoded at once; unset: calibrated, else one for each "
+                       "usable core or GPU")  # fmt: skip
+    speed.add_argument("--threads", type=int, metavar="N",
+                       help="for each worker; unset: calibrated, else 1")  # fmt: skip
     speed.add_argument("--batch-tokens", type=int, metavar="N",
-                       help="most source pieces in a batch; unset: by backend")  # fmt: skip
+                       help="most source pieces in a batch; unset: calibrated, else by "
+                       "backend")  # fmt: skip
+    speed.add_argument(
+        "--calibrate", dest="calibration", choices=CALIBRATIONS, default="all",
+        help="what is measured where it is unset: all, speed (workers and threads), or off",
+    )  # fmt: skip
     speed.add_argument(
         "--shard-lines", type=int, default=SHARD_LINES, metavar="N",
         help="lines that are kept or lost together when the run is killed",
     )  # fmt: skip
+    foreign = words.add_argument_group("a model that CTranslate2's own converters made")
+    for side in ("source", "target"):
+        foreign.add_argument(f"--{side}-subwords", metavar="FILE",
+                             help="SentencePiece model or subword-nmt codes, unless it lies beside "
+                             "model.bin under a usual name")  # fmt: skip
+    for flag, where in (("--source-prefix", "before every source line"),
+                        ("--source-suffix", "after every source line"),
+                        ("--target-prefix", "before every translation")):  # fmt: skip
+        foreign.add_argument(flag, metavar="TOKENS",
+                             help=f"pieces {where}, such as a language; unset: what can be "
+                             "found out")  # fmt: skip
+    for side in ("source", "target"):
+        foreign.add_argument(f"--{side}-positions", type=int, metavar="N",
+                             help="most pieces; unset: what the model has")  # fmt: skip
     add_checkpoint_flags(words)
-    return words.parse_args()
+    return words
 
 
 if __name__ == "__main__":

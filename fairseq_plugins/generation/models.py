@@ -28,6 +28,14 @@ class ModelFolder:
     exported: bool
     vocabulary: Vocabulary
     files: dict
+    positions = None  # CTranslate2 reads them from the manifest, fairseq from the network
+    target_prefix = ()
+    suppressed = ("<blank>", "<s>")
+    settings = None  # nothing that shapes the translations is set by hand
+
+    def codec(self):
+        """What turns text into pieces and back: ``encode_batch(lines)``, ``decode(pieces)``."""
+        return self.vocabulary.subwords()
 
     @property
     def weights(self):

@@ -1,13 +1,21 @@
-"""The work folder of a decoding, ``OUT.part``: finished shards, their hashes, a lock.
+"""The work folder of a decoding, ``OUT.part``: finished shards, their hashes, who does what.
 
-A shard is a fixed number of source lines. ``000042.txt`` holds its translations and
-``000042.json`` their SHA-256 and counts; the second file is written last, so a shard
-without it, or with another hash, is not finished. ``settings.json`` tells which text,
-model and settings the shards belong to.
+A shard is a fixed number of source lines. ``000042.txt`` holds its translations, ``000042.nbest``
+all candidates where more than one was asked for, and ``000042.json`` their SHA-256 and counts;
+that file is written last, so a shard without it, or with another hash, is not finished.
+``000042.partial.json`` is what an interrupted run kept of an unfinished shard.
+``settings.json`` tells which text, model and settings the shards belong to.
+
+Any number of processes may work in the folder, on one machine or through a shared disk that
+has locks: ``lock`` is held by all of them together, and by one alone while it begins or ends
+the work; a byte of ``claims`` is locked for every shard that is being decoded. The system takes
+the locks from a process that dies, so its shards are free again.
 """
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 from collections import Counter
@@ -15,10 +23,22 @@ from pathlib import Path
 
 from data_prep.files import sha256, write_whole
 from data_prep.manifest import manifest_path, read_json, write_json
+from fairseq_plugins.generation.nbest import format_candidates
+from fairseq_plugins.generation.policies import LEDGER_HEADER, count_special
 
-SETTINGS = "settings.json"
-LOCK = "lock"
-COUNTS = ("lines", "empty_sources", "too_long", "empty_outputs")
+SETTINGS, LOCK, CLAIMS = "settings.json", "lock", "claims"
+TEXT, NBEST, LEDGER = "text", "nbest", "ledger"
+_CONVERSION = 1 << 30  # the byte of claims that stands for converting the model
+
+
+def output_paths(out):
+    """Where the outputs of a decoding go, by kind."""
+    out = Path(out)
+    return {
+        TEXT: out,
+        NBEST: out.with_name(out.name + ".nbest"),
+        LEDGER: out.with_name(out.name + ".ledger.tsv"),
+    }
 
 
 class WorkFolder:
@@ -26,124 +46,245 @@ class WorkFolder:
 
     Args:
         out: path of the final file; the folder is ``OUT.part`` beside it.
-        identity: dictionary of all that shapes the text, JSON types only:
-            "source", "models" and the settings by name.
     """
 
-    def __init__(self, out, identity):
+    def __init__(self, out):
         self.out = Path(out)
         self.path = self.out.with_name(self.out.name + ".part")
-        self.identity = identity
+        self._lock_file = self._claims_file = None
+
+    # -- together with other processes -------------------------------------------------------
 
     @contextlib.contextmanager
-    def locked(self):
-        """Hold the folder for this process; at the end it goes, unless a shard is left in it.
+    def entered(self, say=lambda text: None):
+        """Be in the folder; yields whether this process is the only one, and keeps others out.
 
-        Raises:
-            ValueError: another process works in it.
+        Call :meth:`share` to let them in. At the end the folder goes, unless there is work
+        in it or somebody else.
         """
-        with self._lock():
-            try:
-                yield self
-            finally:
-                if not any(self.path.glob("*.txt")):
-                    self.clear()
-                    (self.path / LOCK).unlink()
-                    with contextlib.suppress(OSError):  # the next process may be in it already
-                        self.path.rmdir()
+        alone = self._enter(say)
+        try:
+            yield alone
+        finally:
+            if self._take(fcntl.LOCK_EX | fcntl.LOCK_NB) and self._still_there():
+                if not self._has_work():
+                    self._remove()
+            self._leave()
 
-    def _lock(self):
+    def share(self):
+        """Let others in."""
+        self._take(fcntl.LOCK_SH)
+
+    def be_alone(self):
+        """Wait until all others have left; False if one of them ended the work meanwhile."""
+        self._take(fcntl.LOCK_UN)  # two that wait for each other would wait for ever
+        self._take(fcntl.LOCK_EX)
+        return self._still_there()
+
+    def claim(self, number):
+        """Take shard ``number`` for this process; False if another has it."""
+        return self._lock_byte(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def release(self, number):
+        """Give a shard that was claimed back."""
+        self._lock_byte(number, fcntl.LOCK_UN)
+
+    @contextlib.contextmanager
+    def converting(self):
+        """Hold what lets one process at a time convert the model."""
+        self._lock_byte(_CONVERSION, fcntl.LOCK_EX)
+        try:
+            yield self.path / "exported"
+        finally:
+            self._lock_byte(_CONVERSION, fcntl.LOCK_UN)
+
+    def _enter(self, say):
         while True:
             self.path.mkdir(exist_ok=True)
-            lock = self.path / LOCK
             try:
-                file = open(lock, "ab")
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock_file = open(self.path / LOCK, "ab")
+                alone = self._take(fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not alone and not self._take(fcntl.LOCK_SH | fcntl.LOCK_NB):
+                    say(f"{self.path}: waiting for another process that begins or ends the work")
+                    self._take(fcntl.LOCK_SH)
                 # a run that has just ended may have removed the folder under our hands
-                if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                    return file
-                file.close()
-            except BlockingIOError:
-                file.close()
-                raise ValueError(
-                    f"another process is working in {self.path}; wait until it has finished"
-                ) from None
+                if self._still_there():
+                    self._claims_file = open(self.path / CLAIMS, "ab")
+                    return alone
             except FileNotFoundError:
-                continue
+                pass
+            self._leave()
 
-    def open(self):
-        """Keep what fits this decoding; returns why shards had to go, a list of sentences."""
-        settings, changes = self.path / SETTINGS, []
-        if self.has_settings():
-            changes = differences(read_json(settings), self.identity)
-            if not changes:
-                return []
-        self.clear()
-        write_json(settings, self.identity)
-        return changes
+    def _leave(self):
+        for file in (self._claims_file, self._lock_file):
+            if file is not None:
+                file.close()
+        self._lock_file = self._claims_file = None
 
-    def finished(self, number, lines):
-        """Record of shard ``number`` if it is whole and has so many lines, else None."""
-        text, record = self._files(number)
-        if not record.exists() or not text.exists():
-            return None
+    def _take(self, operation):
         try:
-            found = read_json(record)
-        except ValueError:
-            return None
-        if found.get("lines") != lines or found.get("sha256") != sha256(text):
-            return None
-        return found
+            fcntl.flock(self._lock_file, operation)
+        except BlockingIOError:
+            return False
+        return True
 
-    def was_begun(self, number):
-        """Whether a file of shard ``number`` lies there, finished or not."""
-        return any(file.exists() for file in self._files(number))
+    def _still_there(self):
+        try:
+            found = os.stat(self.path / LOCK)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(os.fstat(self._lock_file.fileno()), found)
 
-    def store(self, number, translations, counts, seconds):
-        """Write a finished shard: ``translations`` is a list of strings, one for each line."""
-        text, record = self._files(number)
-        record.unlink(missing_ok=True)
-        with write_whole(text) as out:
-            out.writelines(line + "\n" for line in translations)
-        write_json(record, {**counts, "seconds": round(seconds, 3), "sha256": sha256(text)})
+    def _lock_byte(self, number, operation):
+        try:
+            fcntl.lockf(self._claims_file, operation, 1, number)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
 
-    def merge(self, shards):
-        """Join the first ``shards`` shards in order; returns the file, sums of counts, seconds."""
-        merged = self.path / "merged"
-        counts, seconds = Counter(dict.fromkeys(COUNTS, 0)), 0.0
-        with open(merged, "wb") as out:
-            for number in range(shards):
-                text, record = self._files(number)
-                found = read_json(record)
-                counts.update({name: found[name] for name in COUNTS})
-                seconds += found["seconds"]
-                with open(text, "rb") as file:
-                    shutil.copyfileobj(file, out)
-            out.flush()
-            os.fsync(out.fileno())
-        return merged, dict(counts), seconds
+    # -- settings ----------------------------------------------------------------------------
 
-    def finish(self, merged):
-        """Give file and manifest their final names and empty the folder."""
-        os.replace(merged, self.out)
-        os.replace(manifest_path(merged), manifest_path(self.out))
+    def settings(self):
+        """What the shards in the folder belong to, a dictionary, or None."""
+        path = self.path / SETTINGS
+        return read_json(path) if path.exists() else None
+
+    def begin(self, settings):
+        """Empty the folder for a new decoding."""
         self.clear()
+        write_json(self.path / SETTINGS, settings)
 
     def clear(self):
-        """Remove all but the lock."""
+        """Remove all but the locks."""
         for file in self.path.iterdir():
             if file.is_dir():
                 shutil.rmtree(file)
-            elif file.name != LOCK:
+            elif file.name not in (LOCK, CLAIMS):
                 file.unlink()
 
-    def has_settings(self):
-        """Whether a decoding was begun here."""
-        return (self.path / SETTINGS).exists()
+    def _has_work(self):
+        return any(self.path.glob("[0-9]*"))
 
-    def _files(self, number):
-        name = f"{number:06d}"
-        return self.path / f"{name}.txt", self.path / f"{name}.json"
+    def _remove(self):
+        self.clear()
+        for name in (CLAIMS, LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next process may be in it already
+            self.path.rmdir()
+
+    # -- shards ------------------------------------------------------------------------------
+
+    def finished(self, number, lines):
+        """Record of shard ``number`` if it is whole and has so many lines, else None."""
+        record = self._file(number, "json")
+        if not record.exists():
+            return None
+        try:
+            found = read_json(record)
+            whole = found["counts"]["lines"] == lines and all(
+                sha256(self._file(number, kind)) == digest
+                for kind, digest in found["sha256"].items()
+            )
+        except (ValueError, KeyError, TypeError, FileNotFoundError):
+            return None
+        return found if whole else None
+
+    def was_begun(self, number):
+        """Whether a finished shard ``number`` should lie there."""
+        return any(self._file(number, kind).exists() for kind in ("txt", "nbest", "json"))
+
+    def store(self, number, candidates, rows, *, n_best, first_line, tokens, seconds):
+        """Write a finished shard.
+
+        Args:
+            candidates: list of ``n_best`` ``Candidate`` for every line.
+            rows: list of ``LedgerRow``.
+            first_line: number of its first line, from 0.
+            tokens: target pieces that were generated.
+            seconds: time that it took.
+        """
+        self._file(number, "json").unlink(missing_ok=True)
+        with write_whole(self._file(number, "txt")) as out:
+            out.writelines(best.text + "\n" for best, *_ in candidates)
+        kinds = ["txt"]
+        if n_best > 1:
+            kinds.append("nbest")
+            with write_whole(self._file(number, "nbest")) as out:
+                for line, found in enumerate(candidates, start=first_line):
+                    out.write(format_candidates(line, found))
+        write_json(
+            self._file(number, "json"),
+            {
+                "counts": {"lines": len(candidates), **count_special(rows), "tokens": tokens},
+                "seconds": round(seconds, 3),
+                "special": rows,
+                "sha256": {kind: sha256(self._file(number, kind)) for kind in kinds},
+            },
+        )
+        self._file(number, "partial.json").unlink(missing_ok=True)
+
+    def store_partial(self, number, candidates):
+        """Keep what is done of a shard; ``candidates`` has None for lines that are not."""
+        text = json.dumps(candidates)
+        write_json(self._file(number, "partial.json"), {"sha256": _digest(text), "found": text})
+
+    def partial(self, number, lines):
+        """What :meth:`store_partial` kept of a shard of so many lines, or None."""
+        path = self._file(number, "partial.json")
+        try:
+            kept = read_json(path)
+            found = json.loads(kept["found"])
+            whole = kept["sha256"] == _digest(kept["found"]) and len(found) == lines
+        except (ValueError, KeyError, TypeError, FileNotFoundError):
+            return None
+        return found if whole else None
+
+    def merge(self, shards):
+        """Join the first ``shards`` shards in order.
+
+        Returns:
+            {kind: merged file}, sums of the counts, seconds of decoding.
+        """
+        counts, seconds, has_rows = Counter(), 0.0, False
+        merged = {TEXT: self.path / "merged"}
+        ledger = self.path / "merged.ledger.tsv"
+        with contextlib.ExitStack() as stack:
+            files = {}
+            for number in range(shards):
+                found = read_json(self._file(number, "json"))
+                counts.update(found["counts"])
+                seconds += found["seconds"]
+                for kind in found["sha256"]:
+                    if kind not in files:
+                        name = TEXT if kind == "txt" else NBEST
+                        merged[name] = self.path / ("merged" if name == TEXT else "merged.nbest")
+                        files[kind] = stack.enter_context(open(merged[name], "wb"))
+                    with open(self._file(number, kind), "rb") as shard:
+                        shutil.copyfileobj(shard, files[kind])
+                if found["special"]:
+                    if not has_rows:
+                        rows = stack.enter_context(open(ledger, "w", encoding="utf-8"))
+                        rows.write(LEDGER_HEADER)
+                        merged[LEDGER], has_rows = ledger, True
+                    rows.writelines("\t".join(map(str, row)) + "\n" for row in found["special"])
+            for file in (*files.values(), *([rows] if has_rows else [])):
+                file.flush()
+                os.fsync(file.fileno())
+        return merged, dict(counts), seconds
+
+    def finish(self, merged):
+        """Give outputs and manifest their final names and empty the folder."""
+        paths = output_paths(self.out)
+        for kind in (NBEST, LEDGER, TEXT):
+            if kind in merged:
+                os.replace(merged[kind], paths[kind])
+            else:
+                paths[kind].unlink(missing_ok=True)  # of an output that was made otherwise
+        os.replace(manifest_path(merged[TEXT]), manifest_path(self.out))
+        self.clear()
+
+    def _file(self, number, kind):
+        return self.path / f"{number:06d}.{kind}"
 
 
 def differences(before, now):
@@ -155,8 +296,14 @@ def differences(before, now):
             continue
         if name == "source":
             changes.append("the source text changed")
+        elif name == "references":
+            changes.append("the references changed")
         elif name == "models":
             changes.append("the model changed")
         else:
             changes.append(f"--{name.replace('_', '-')} was {old}, is {new}")
     return changes
+
+
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()

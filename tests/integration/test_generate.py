@@ -1,6 +1,5 @@
 """dad-generate: every line in gives one line out, whatever happens on the way."""
 
-import fcntl
 import gzip
 import json
 import os
@@ -18,6 +17,8 @@ import pytest
 import torch
 
 from fairseq_plugins.generation import generate as module
+from fairseq_plugins.generation import job
+from fairseq_plugins.generation import teacher as teacher_module
 from fairseq_plugins.generation.generate import generate
 from tests.fixtures.models import (
     read_text,
@@ -132,12 +133,26 @@ def test_the_number_of_workers_does_not_change_a_byte(model, tmp_path):
     assert one == many
 
 
-def test_over_long_lines_are_cut_or_left_empty_as_asked(model, tmp_path):
-    lines = ["ba be", "ba be bi bo bu " * 20]
-    cut = translate(model, lines, tmp_path, "cut", max_source_pieces=10)
-    empty = translate(model, lines, tmp_path, "empty", max_source_pieces=10, on_long="empty")
-    assert cut[0] == empty[0] != ""
-    assert cut[1] != "" and empty[1] == ""
+def test_over_long_lines_are_cut_dropped_or_replaced_as_asked(model, tmp_path):
+    lines = ["ba be", "ba be bi bo bu " * 20, ""]
+    references = write_text(tmp_path / "references", ["one", "two", "three"])
+    cut, drop, reference = (
+        translate(
+            model, lines, tmp_path, policy, max_source_pieces=10, on_long=policy,
+            references=references, on_empty="reference" if policy == "reference" else "empty",
+        )
+        for policy in ("truncate", "drop", "reference")
+    )  # fmt: skip
+    assert cut[0] == drop[0] == reference[0] != ""
+    assert cut[1] not in ("", "two") and drop[1] == "" and reference[1] == "two"
+    assert cut[2] == drop[2] == "" and reference[2] == "three"
+    header, *rows = read_text(tmp_path / "drop.tgt.ledger.tsv")
+    assert header == "line\twhat\taction\tpieces"
+    line, what, action, pieces = rows[0].split("\t")
+    assert (line, what, action) == ("2", "too long", "dropped") and int(pieces) >= 100
+    assert rows[1:] == ["3\tempty source\tleft empty\t0"]
+    counts = json.loads((tmp_path / "reference.tgt.manifest.json").read_text())["counts"]
+    assert counts["from_reference"] == 2 and counts["lines"] == 3
 
 
 def test_max_length_limits_translations(model, tmp_path):
@@ -206,9 +221,9 @@ def test_killed_at_any_moment_the_next_run_ends_with_the_same_bytes(model, tmp_p
         kept = now
     last = {}
     with pytest.MonkeyPatch.context() as patch:
-        finish = module.WorkFolder.finish
+        finish = job.WorkFolder.finish
         patch.setattr(
-            module.WorkFolder, "finish",
+            job.WorkFolder, "finish",
             lambda *args: (last.update(finished_shards(part)), finish(*args)),
         )  # fmt: skip
         generate([model], source, out, **settings)
@@ -275,7 +290,7 @@ def test_stopped_while_cleaning_up_the_next_run_finishes_that(moment, model, tmp
 def interrupted(model, source, out, monkeypatch, **settings):
     """Leave a work folder with every shard finished, but nothing merged."""
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module.WorkFolder, "merge", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(job.WorkFolder, "merge", lambda *_: (_ for _ in ()).throw(Killed))
         generate([model], source, out, workers=1, **settings)
     return out.with_name(out.name + ".part")
 
@@ -326,7 +341,7 @@ def test_a_finished_output_is_not_made_again(model, place, tmp_path, monkeypatch
     source, out = write_text(tmp_path / "src", toy_lines(10)), tmp_path / "out"
     first = generate([model], source, out)
     made = out.stat().st_mtime_ns
-    monkeypatch.setattr(module, "_decode", None)
+    monkeypatch.setattr(job, "_decode_missing", None)
     assert generate([model], source, out, workers=2) == first
     assert out.stat().st_mtime_ns == made
     assert "is there already" in capsys.readouterr().err
@@ -353,17 +368,88 @@ def test_an_output_made_otherwise_is_replaced_only_when_asked(model, tmp_path):
     assert out.read_bytes() == before
 
 
-def test_a_second_run_in_the_same_folder_is_refused(model, tmp_path):
-    source, out = write_text(tmp_path / "src", toy_lines(10)), tmp_path / "out"
-    part = tmp_path / "out.part"
-    part.mkdir()
-    with open(part / "lock", "ab") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another process is working in .*out.part"):
-            generate([model], source, out)
-        assert not out.exists()
-    generate([model], source, out)
-    assert len(read_text(out)) == 10
+def start(model, source, out, *flags, **settings):
+    return subprocess.Popen(
+        command(model, source, out, *flags), env=environment(), stderr=subprocess.PIPE, text=True,
+        **settings,
+    )  # fmt: skip
+
+
+SLOW = ("--backend", "fairseq", "--batch-tokens", 20, "--shard-lines", 5, "--workers", 1)
+
+
+def test_runs_started_at_once_share_the_work(model, tmp_path):
+    source, out = write_text(tmp_path / "src", toy_lines(400, seed=7)), tmp_path / "out"
+    generate([model], source, tmp_path / "whole", backend="fairseq", batch_tokens=20,
+             shard_lines=5, workers=1)  # fmt: skip
+    runs = [start(model, source, out, *SLOW) for _ in range(3)]
+    said = [run.communicate(timeout=100)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0], said
+    assert sum("sharing the work with another process" in text for text in said) >= 1
+    assert "is damaged" not in "".join(said)
+    assert out.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out", "out.manifest.json"]
+
+
+def test_the_shards_of_a_run_that_dies_are_taken_over(model, tmp_path):
+    source, out = write_text(tmp_path / "src", toy_lines(400, seed=7)), tmp_path / "out"
+    generate([model], source, tmp_path / "whole", backend="fairseq", batch_tokens=20,
+             shard_lines=5, workers=1)  # fmt: skip
+    first = start(model, source, out, *SLOW)
+    second = start(model, source, out, *SLOW)
+    while first.poll() is None and len(finished_shards(tmp_path / "out.part")) < 5:
+        time.sleep(0.002)
+    first.kill()
+    said = second.communicate(timeout=100)[1]
+    first.communicate()
+    assert second.returncode == 0, said
+    assert out.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_run_with_other_settings_in_a_busy_folder_is_refused(model, tmp_path):
+    source, out = write_text(tmp_path / "src", toy_lines(400, seed=7)), tmp_path / "out"
+    first = start(model, source, out, *SLOW)
+    while first.poll() is None and not finished_shards(tmp_path / "out.part"):
+        time.sleep(0.002)
+    with pytest.raises(ValueError, match="another process is working in .*: --beam was 5, is 2"):
+        generate([model], source, out, backend="fairseq", shard_lines=5, beam=2)
+    assert first.wait(timeout=100) == 0
+    first.communicate()
+    assert len(read_text(out)) == 400
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_batches_under_way_and_keeps_them(number, model, tmp_path):
+    source, out = write_text(tmp_path / "src", toy_lines(400, seed=7)), tmp_path / "out"
+    # one shard, so that what is kept is a part of it
+    flags = ("--backend", "fairseq", "--batch-tokens", 20, "--shard-lines", 1000, "--workers", 1)
+    generate([model], source, tmp_path / "whole", backend="fairseq", batch_tokens=20,
+             shard_lines=1000, workers=1)  # fmt: skip
+    run = start(
+        model, source, out, *flags,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    while run.poll() is None and not (tmp_path / "out.part" / "settings.json").exists():
+        time.sleep(0.01)
+    time.sleep(1.0)
+    run.send_signal(number)
+    said = run.communicate(timeout=60)[1]
+    assert run.returncode == 128 + number, said
+    assert "finishing the batches under way" in said
+    partial = json.loads((tmp_path / "out.part" / "000000.partial.json").read_text())
+    kept = json.loads(partial["found"])
+    assert 0 < sum(found is not None for found in kept) < 400
+    with pytest.MonkeyPatch.context() as patch:
+        begun = {}
+        begin = teacher_module.Shard.begin_batch
+        patch.setattr(
+            teacher_module.Shard, "begin_batch",
+            lambda shard: begun.setdefault(len(begun), begin(shard)),
+        )  # fmt: skip
+        generate([model], source, out, backend="fairseq", batch_tokens=20, shard_lines=1000,
+                 workers=1)  # fmt: skip
+    assert sum(len(batch) for batch, _ in begun.values()) < 400
+    assert out.read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 # -- bad input -------------------------------------------------------------------------------
@@ -426,7 +512,9 @@ def test_bad_source_text_is_refused_with_its_line(model, tmp_path):
         ({"beam": 0}, "--beam is 1 or more, not 0"),
         ({"shard_lines": -1}, "--shard-lines is 1 or more, not -1"),
         ({"max_source_pieces": 5000}, "--max-source-pieces 5000 is more than the 1023"),
-        ({"on_long": "drop"}, "--on-long is truncate or empty, not drop"),
+        ({"on_long": "empty"}, "--on-long is truncate, reference or drop, not empty"),
+        ({"on_empty": "reference"}, "name them with --references"),
+        ({"n_best": 3, "beam": 2}, "--beam 2 finds 2 translations, not the 3 of --n-best"),
         ({"backend": "marian"}, "--backend is one of auto, ctranslate2, fairseq, not marian"),
         ({"backend": "fairseq", "compute_type": "int8"}, "fairseq computes in float32"),
         ({"compute_type": "float16", "device": "cpu"}, "float16 is for GPUs"),
@@ -514,7 +602,7 @@ def test_the_command_translates_and_says_what_it_did(model, tmp_path):
         command(model, source, tmp_path / "out"), env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "3 lines (1 empty, 1 too long: truncate, 0 with an empty translation)" in done.stderr
+    assert "3 lines (1 empty (empty), 1 too long (truncate))" in done.stderr
     assert done.stdout == ""
     assert len(read_text(tmp_path / "out")) == 3
 
