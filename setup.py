@@ -20,6 +20,8 @@ setup(
         "torch>=2.6",
         "numpy>=1.26",
         "ctranslate2>=4.4",
+        "fastchrf>=0.2.1",
+        "py3langid>=0.4",
         "sacrebleu>=2",
         "sentencepiece>=0.2",
         "subword-nmt>=0.3.8",
@@ -35,12 +37,13 @@ setup(
         "regex",
         "scikit-learn",
     ],
-    extras_require={"test": ["hypothesis>=6", "pytest>=8"]},
+    extras_require={"ray": ["ray>=2.40"], "test": ["hypothesis>=6", "pytest>=8"]},
     entry_points={
         "console_scripts": [
             "dad-stage = data_prep.stage:main",
             "dad-doctor = data_prep.doctor:main",
             "dad-generate = fairseq_plugins.generation.generate:main",
+            "dad-select = fairseq_plugins.selection.select:main",
             "dad-export = fairseq_plugins.export.export:main",
             "dad-keep-weights = fairseq_plugins.export.weights:main",
             "dad-evaluate = fairseq_plugins.evaluation.evaluate:main",

@@ -13,7 +13,7 @@ from pathlib import Path
 from data_prep.files import sha256, write_whole
 
 PACKAGES = (
-    "ctranslate2", "fairseq-fixed", "fairseq", "numpy",
+    "ctranslate2", "fairseq-fixed", "fairseq", "fastchrf", "numpy", "py3langid", "ray",
     "sacrebleu", "sentencepiece", "subword-nmt", "torch",
 )  # fmt: skip
 

@@ -103,7 +103,7 @@ wanted() {  # the facts that an environment depends on, one a line: wanted FILE.
 
 base_files=(requirements-torch.txt requirements.txt requirements-fairseq.txt setup.py)
 wanted_base() { wanted "${base_files[@]}"; }
-wanted_tests() { wanted "${base_files[@]}" requirements-test.txt; }
+wanted_tests() { wanted "${base_files[@]}" requirements-test.txt requirements-ray.txt; }
 
 is_done() { [[ -f "$1" && "$(<"$1")" == "$2" ]]; }  # is_done STAMP WANTED
 
@@ -315,7 +315,7 @@ install_fairseq() {
 verify() {
   step "check that everything can be imported" \
     "$environment/bin/python" -P -c '
-import torch, fairseq, ctranslate2, sentencepiece, sacrebleu, data_prep
+import torch, fairseq, ctranslate2, fastchrf, py3langid, sentencepiece, sacrebleu, data_prep
 if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
     raise SystemExit("torch " + torch.__version__ + " is too old: 2.6 or newer is needed")
 print("torch", torch.__version__, "fairseq", fairseq.__version__)'
@@ -336,7 +336,8 @@ install_base() {
 
 install_tests() {
   rm -f "$environment/bootstrap-tests.stamp"
-  step "what the tests need" pip_install -r "$root/requirements-test.txt"
+  step "what the tests need" \
+    pip_install -r "$root/requirements-test.txt" -r "$root/requirements-ray.txt"
   put_stamp "$environment/bootstrap-tests.stamp" "$(wanted_tests)"
 }
 

@@ -12,6 +12,11 @@
 #   --configuration LIST     which of the nine students, for example 9 or 1,4,7,9
 #   --vocabulary-size N      pieces of the joint vocabulary (fewer for little text)
 #   --precision NAME         fp32, or fp16 or bf16 on a GPU
+#   --targets NAME           what students learn of a teacher: best (default), best-of-8-chrf,
+#                            mbr-32-chrf and the like; see recipes/stages/distil.sh --help
+#   --filter STEP            reject distilled pairs, for example repetition or copy; may be
+#                            repeated (dad-select --list-steps)
+#   --rejected WORD          drop what a filter rejects, or take its reference
 #   --jobs N                 run up to N stages side by side where they do not depend on each other
 #   --updates N              at most N updates in every training, for a trial
 #   --lines N                at most N training pairs of every corpus, for a trial
@@ -47,6 +52,7 @@ source "$recipes/sizes.sh"
 
 read_options() {  # sets the variables named after the options
   config='' general='' domains=() work='' size='' teacher_size='' configurations='' updates=''
+  targets=best filters=() rejected=drop
   lines='' precision='' chosen_jobs='' chosen_vocabulary_size='' first_stage=1 last_stage=11 dry_run='' train_flags=()
   while (( $# )); do
     case $1 in
@@ -66,6 +72,9 @@ read_options() {  # sets the variables named after the options
       --vocabulary-size) chosen_vocabulary_size=$2 ;;
       --jobs) chosen_jobs=$2 ;;
       --precision) precision=$2 ;;
+      --targets) targets=$2 ;;
+      --filter) filters+=(--filter "$2") ;;
+      --rejected) rejected=$2 ;;
       --updates) updates=$2 ;;
       --lines) lines=$2 ;;
       --stage) first_stage=$2 ;;
@@ -98,6 +107,14 @@ check_options() {  # and find what they leave open in the config
   for number in "${configurations[@]}"; do
     [[ $number =~ ^[1-9]$ ]] || fail "a configuration is a number from 1 to 9, not '$number'"
   done
+  case $targets in
+    best) ;;
+    best-of-*) targets_of "$targets" best-of ;;
+    mbr-*) targets_of "$targets" mbr ;;
+    *) fail "--targets is best, best-of-N-METRIC or mbr-N-METRIC, not '$targets'" ;;
+  esac
+  [[ $rejected == drop || $rejected == reference ]] \
+    || fail "--rejected is drop or reference, not '$rejected'"
   for name in "$size" "$teacher_size"; do
     size_flags "$name" || exit 1
   done
@@ -129,6 +146,10 @@ enter_work() {  # stages are written with paths inside the run's folder, which c
   export PATH=$recipes/stages:$PATH
   if [[ ! $dry_run ]]; then
     command -v dad-stage > /dev/null || fail "the environment is not active: source recipes/bootstrap.sh"
+    # a wrong step is told now, not after the teacher's training
+    if (( ${#filters[@]} )); then
+      dad-select --check-steps "${filters[@]/#--filter/--step}" || exit 1
+    fi
     mkdir -p "$work" || fail "cannot make the folder $work"
     cd "$work"
   fi
@@ -217,7 +238,8 @@ distil() {  # NUMBER TITLE DOMAIN TEACHER
   stage "$1" "$2" --resume --screen all --in "teacher/$4" --in "corpora/$3/text" --in vocabulary \
     --out "distilled/$3/$4" \
     -- distil.sh --teacher "teacher/$4" --text "corpora/$3/text" --vocabulary vocabulary \
-    "${languages[@]}" --beam "$teacher_beam" --out '{out}'
+    "${languages[@]}" --beam "$teacher_beam" --out '{out}' "${selection[@]}" \
+    ${teacher_compute_type:+-- --compute-type "$teacher_compute_type"}
 }
 
 score() {  # MODEL NAME LABEL DOMAIN
@@ -236,6 +258,12 @@ chain() {
   held_out=()
   while read -r folder; do held_out+=(--held-out "$folder"); done \
     < <(printf '%s\n' "$general" "${domain_folder[@]}" | sort)
+
+  # in the words of a stage only where it is not the default, so that old runs stay valid
+  selection=()
+  [[ $targets == best ]] || selection+=(--targets "$targets")
+  selection+=(${filters[@]+"${filters[@]}"})
+  [[ $rejected == drop ]] || selection+=(--rejected "$rejected")
 
   # 1: text
   for name in general "${names[@]}"; do

@@ -17,6 +17,12 @@ require_option() {  # SCRIPT OPTION VALUE
   [[ $3 ]] || fail "$2 is missing; $(basename "$1") --help explains it"
 }
 
+targets_of() {  # TARGETS KIND: sets number and metric from KIND-NUMBER-METRIC
+  [[ $1 =~ ^$2-([1-9][0-9]*)-(chrf|bleu)$ ]] && (( BASH_REMATCH[1] > 1 )) \
+    || fail "--targets is $2-N-METRIC with N above 1 and METRIC chrf or bleu, not '$1'"
+  number=${BASH_REMATCH[1]} metric=${BASH_REMATCH[2]}
+}
+
 print_command() {  # WORD...: one line that a shell can run
   local line
   printf -v line '%q ' "$@"

@@ -8,6 +8,7 @@ jobs_at_once=1           # stages side by side
 
 vocabulary_size=30000    # pieces of the joint vocabulary (the paper: 30k for each language)
 teacher_beam=12          # beam that makes distilled data
+teacher_compute_type=''   # of distilling; unset: float16 on a GPU, float32 on a CPU
 score_beam=5             # beam that the scores are measured with; greedy is added
 export_type=int8         # CTranslate2 weights of what is scored and shipped
 

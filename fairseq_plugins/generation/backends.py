@@ -65,6 +65,13 @@ class Choice:
             suppressed=model.suppressed, **settings
         )  # fmt: skip
 
+    def source_positions(self):
+        """Most pieces that the model can read, end of sentence included."""
+        if self.name == "fairseq":
+            return _module("fairseq").source_positions(self.models, trust=self.trust)
+        positions = self.models[0].positions
+        return (positions or _module("ctranslate2").positions_of(self.exported))["source"]
+
     def compute_types(self):
         """Names of ``COMPUTE_TYPES`` that backend and machine support, the most exact first."""
         if self.name == "fairseq":

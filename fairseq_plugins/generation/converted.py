@@ -83,6 +83,7 @@ class ConvertedModel:
         source_prefix, source_suffix: tokens around the pieces of every source line.
         target_prefix: tokens that every translation begins with, ``[]`` for none. CTranslate2
             counts them among the pieces of a translation, but not in its score.
+        subword_files: {"source": path, "target": path}.
         suppressed: tokens of the target vocabulary that must never be generated. CTranslate2
             refuses to suppress a token that the vocabulary lacks.
     """
@@ -94,6 +95,7 @@ class ConvertedModel:
     source_suffix: list
     target_prefix: list
     suppressed: list
+    subword_files: dict
     _forced: list = field(repr=False)  # what of the prefix comes back in a translation
     _special: frozenset = field(repr=False)
     _source: object = field(repr=False)
@@ -225,6 +227,7 @@ def open_converted(
         source_suffix=tokens["--source-suffix"],
         target_prefix=tokens["--target-prefix"],
         suppressed=sorted(outside & vocabularies["target"].keys()),
+        subword_files=subword_files,
         # a start token is taken from the prefix and not given back
         _forced=tokens["--target-prefix"][1 if start is None else 0 :],
         _special=frozenset(outside | {eos} | languages),

@@ -152,6 +152,12 @@ def positions_of(ensemble):
     }
 
 
+def source_positions(models, trust=False):
+    """Most pieces that the ``ModelFolder`` s can read, end of sentence included."""
+    ensemble, _ = load_models(models, trust=trust)
+    return positions_of(ensemble)["source"]
+
+
 @contextlib.contextmanager
 def quiet():
     """Silence fairseq's notices of dictionaries and datasets; warnings still show."""

@@ -30,7 +30,6 @@ Examples:
 
 import itertools
 from dataclasses import replace
-from typing import NamedTuple
 
 from data_prep.command import parser, run
 from data_prep.files import read_lines, sha256
@@ -46,7 +45,7 @@ from fairseq_plugins.generation.backends import (
 from fairseq_plugins.generation.calibration import MOST_LINES, Speed, calibrate
 from fairseq_plugins.generation.converted import is_converted, open_converted
 from fairseq_plugins.generation.decoding import Decoding, Sampling
-from fairseq_plugins.generation.job import make, open_job, say
+from fairseq_plugins.generation.job import TakenShard, make, open_job, say
 from fairseq_plugins.generation.models import check_ensemble, open_model
 from fairseq_plugins.generation.policies import CHOICES, Policies
 from fairseq_plugins.generation.teacher import EMPTY_SOURCE, FAILED, Teacher, decode
@@ -62,6 +61,7 @@ FOR_TRANSLATIONS = (
     "references", "n_best", "on_empty", "on_fail", "shard_lines", "overwrite"
 )  # fmt: skip
 CALIBRATIONS = ("all", "speed", "off")
+ENGINES = ("local", "ray")
 
 
 def generate(
@@ -69,6 +69,7 @@ def generate(
     beam=None, n_best=1, length_penalty=1.0, sampling=None, max_length=None,
     max_source_pieces=None, on_empty="empty", on_long="truncate", on_fail="stop",
     batch_tokens=None, shard_lines=SHARD_LINES, workers=None, threads=None, calibration="all",
+    engine="local", address="auto",
     trust=False, allow_unknown_vocabulary=False, overwrite=False, **converted,
 ):  # fmt: skip
     """Translate the lines of ``source`` into file ``out``; return the manifest, a dictionary.
@@ -94,6 +95,8 @@ def generate(
         workers: batches decoded at once; None: one for each usable core, or calibrated.
         threads: threads for each worker; None: 1, or calibrated.
         calibration: "all" that is left open, "speed" (workers and threads), or "off".
+        engine: "local", or "ray" to decode on a cluster, where nothing is calibrated.
+        address: of the cluster, see ``RayEngine``.
         trust: unpickle whatever a checkpoint holds.
         allow_unknown_vocabulary: accept a checkpoint without a vocabulary fingerprint.
         overwrite: replace an ``out`` that was made otherwise.
@@ -112,8 +115,11 @@ def generate(
         batch_tokens=batch_tokens, shard_lines=shard_lines, workers=workers, threads=threads,
     )  # fmt: skip
     beam = _beam(beam, n_best, sampling)
-    if calibration not in CALIBRATIONS:
-        raise ValueError(f"--calibrate is one of {', '.join(CALIBRATIONS)}, not {calibration}")
+    for flag, value, known in (
+        ("--calibrate", calibration, CALIBRATIONS), ("--engine", engine, ENGINES),
+    ):  # fmt: skip
+        if value not in known:
+            raise ValueError(f"{flag} is one of {', '.join(known)}, not {value}")
     policies = Policies(on_empty, on_long, on_fail)
     job = open_job(source, out, references, policies, n_best, shard_lines)
     found = _open_models(models, trust, allow_unknown_vocabulary, converted)
@@ -155,7 +161,7 @@ def generate(
         )  # fmt: skip
         measured = []
         open_fields = {"all": given, "speed": given | {"compute_type", "batch_tokens"}}
-        if calibration != "off" and job.lines > shard_lines:
+        if calibration != "off" and engine == "local" and job.lines > shard_lines:
             speed, measured = calibrate(
                 choice.prepared(work), speed, open_fields[calibration], decoding, codec,
                 _sample(job.source, job.lines), job.lines, max_source_pieces, say,
@@ -172,6 +178,11 @@ def generate(
         """The engine that decodes, and how many shards it takes at once."""
         resolved = replace(decoding, batch_tokens=settings["batch_tokens"])
         chosen = replace(choice, compute_type=settings["compute_type"]).prepared(work)
+        if engine == "ray":
+            return _ray_engine(
+                chosen, resolved, max_source_pieces, on_long == "truncate", threads or 1,
+                converted, address, workers,
+            )  # fmt: skip
         many = {"workers": workers or speed["workers"], "threads": threads or speed["threads"]}
         decoder = chosen.load(resolved, **many)
         teacher = Teacher(
@@ -202,6 +213,16 @@ class LocalEngine:
             (self._teacher.shard(*task) for task in tasks), workers=self._workers,
             at_once=self._at_once, should_stop=should_stop, advance=advance,
         )  # fmt: skip
+
+
+def _ray_engine(choice, decoding, max_source_pieces, cut, threads, converted, address, workers):
+    from fairseq_plugins.generation.ray_engine import Parcel, RayEngine  # Ray only when wanted
+
+    longest = _longest_source(max_source_pieces, choice.source_positions())
+    parcel = Parcel.pack(
+        choice, converted, decoding=decoding, longest=longest, cut=cut, threads=threads
+    )
+    return RayEngine(parcel, address=address, workers=workers)
 
 
 def take_translations(
@@ -260,16 +281,6 @@ class TranslationsEngine:
             }
             advance(len(lines))
             yield TakenShard(number, found, special)
-
-
-class TakenShard(NamedTuple):
-    """What ``make`` wants of a ``Shard``."""
-
-    number: int
-    candidates: list
-    special: dict
-    tokens: int = 0
-    complete: bool = True
 
 
 def _open_models(models, trust, allow_unknown_vocabulary, converted):
@@ -469,6 +480,15 @@ def _parser():
     speed.add_argument(
         "--calibrate", dest="calibration", choices=CALIBRATIONS, default="all",
         help="what is measured where it is unset: all, speed (workers and threads), or off",
+    )  # fmt: skip
+    speed.add_argument(
+        "--engine", choices=ENGINES, default="local",
+        help="ray: decode on a Ray cluster (pip install -r requirements-ray.txt)",
+    )  # fmt: skip
+    speed.add_argument(
+        "--address", default="auto", metavar="HOST:PORT",
+        help="of the Ray cluster; auto: the one that this machine belongs to, local: start one "
+        "on this machine",
     )  # fmt: skip
     speed.add_argument(
         "--shard-lines", type=int, default=SHARD_LINES, metavar="N",

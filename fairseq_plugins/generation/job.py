@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -65,6 +66,16 @@ class Job:
             yield number, _take(lines, self.shard_lines), (
                 references and _take(references, self.shard_lines)
             )
+
+
+class TakenShard(NamedTuple):
+    """What :func:`make` wants of a ``Shard``, from an engine that has no ``Shard`` of its own."""
+
+    number: int
+    candidates: list
+    special: dict
+    tokens: int = 0
+    complete: bool = True
 
 
 def make(job, wishes, resolve, load, overwrite, inputs):

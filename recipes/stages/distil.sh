@@ -1,21 +1,34 @@
 #!/usr/bin/env bash
-# Make a student's training data: a teacher translates the source side, its output replaces the target.
+# Make a student's training data: a teacher translates the source side, and what is chosen of its
+# output replaces the target.
 #
-# Usage: distil.sh --teacher MODEL --text DIR --vocabulary DIR --source-lang L --target-lang L --out DIR
+# Usage: distil.sh --teacher MODEL --text DIR --vocabulary DIR --source-lang L --target-lang L
+#                  --out DIR [options] [-- DAD-GENERATE-FLAGS]
 #
 #   --teacher MODEL          model folder of the teacher
 #   --text DIR               text folder; its training source is translated, its dev and test stay
 #   --vocabulary DIR         vocabulary folder
 #   --source-lang, --target-lang
-#   --out DIR                folder to fill: text/ and prepared/
+#   --out DIR                folder to fill: decoded/, text/ and prepared/
 #   --beam N                 beam of the teacher
+#   --targets NAME           what the student learns, METRIC being chrf or bleu:
+#                              best               the teacher's best translation
+#                              best-of-N-METRIC   of its N best, that nearest to the reference
+#                                                 (Kim & Rush 2016)
+#                              mbr-N-METRIC       of N samples, that nearest to all the others
+#                                                 (minimum Bayes risk, Eikema & Aziz 2020)
+#   --filter STEP            reject pairs by a step of dad-select (dad-select --list-steps), such as
+#                            repetition or length-ratio:max=3; may be repeated
+#   --rejected WORD          drop what a filter rejects, or take its reference
+#   --references WEIGHT      add the references, each so many times
 #   --dry-run                print the commands and do nothing
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../command_line.sh"
 
-teacher='' text='' vocabulary='' source_lang='' target_lang='' out='' beam=5 dry_run=''
+teacher='' text='' vocabulary='' source_lang='' target_lang='' out='' beam=5 targets=best
+filters=() rejected=drop references='' dry_run='' extra=()
 while (( $# )); do
   case $1 in
     --help|-h) script_help "$0"; exit ;;
@@ -26,7 +39,12 @@ while (( $# )); do
     --target-lang) target_lang=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
     --beam) beam=$2; shift 2 ;;
+    --targets) targets=$2; shift 2 ;;
+    --filter) filters+=(--step "$2"); shift 2 ;;
+    --rejected) rejected=$2; shift 2 ;;
+    --references) references=$2; shift 2 ;;
     --dry-run) dry_run=1; shift ;;
+    --) shift; extra=("$@"); break ;;
     *) unknown_option "$0" "$1" ;;
   esac
 done
@@ -37,11 +55,40 @@ require_option "$0" --source-lang "$source_lang"
 require_option "$0" --target-lang "$target_lang"
 require_option "$0" --out "$out"
 
+candidates=$out/decoded/train.$target_lang.nbest
+case $targets in
+  best)
+    search=(--beam "$beam")
+    choose=()
+    candidates=$out/decoded/train.$target_lang
+    ;;
+  best-of-*)
+    targets_of "$targets" best-of
+    (( number > beam )) && beam=$number
+    search=(--beam "$beam" --n-best "$number")
+    choose=(--step "best-of-n:metric=$metric")
+    ;;
+  mbr-*)
+    targets_of "$targets" mbr
+    # a model that was trained with label smoothing has noise in its tail
+    search=(--sample --n-best "$number" --top-p 0.9)
+    choose=(--step "mbr:metric=$metric")
+    ;;
+  *) fail "--targets is best, best-of-N-METRIC or mbr-N-METRIC, not '$targets'" ;;
+esac
 generate=(
-  dad-generate --model "$teacher" --beam "$beam"
-  --source "$text/train.$source_lang" --out "$out/text/train.$target_lang"
+  dad-generate --model "$teacher" "${search[@]}" --calibrate speed
+  --source "$text/train.$source_lang" --out "$out/decoded/train.$target_lang"
+  ${extra[@]+"${extra[@]}"}
 )
-copy_source=(cp "$text/train.$source_lang" "$out/text/train.$source_lang")
+select=(
+  dad-select --source "$text/train.$source_lang" --candidates "$candidates"
+  --references "$text/train.$target_lang"
+  --source-lang "$source_lang" --target-lang "$target_lang"
+  ${choose[@]+"${choose[@]}"} ${filters[@]+"${filters[@]}"}
+  --rejected "$rejected" ${references:+--mix "references=$references"}
+  --out "$out/text" --overwrite
+)
 binarise=(
   python -m data_prep.binarise --train "$out/text" --held-out "$text"
   --vocabulary "$vocabulary" --out "$out/prepared"
@@ -50,14 +97,14 @@ binarise=(
 main() {
   if [[ $dry_run ]]; then
     print_command "${generate[@]}"
-    print_command "${copy_source[@]}"
+    print_command "${select[@]}"
     print_command "${binarise[@]}"
     exit
   fi
 
-  mkdir -p "$out/text"
+  mkdir -p "$out/decoded"
   "${generate[@]}"
-  "${copy_source[@]}"
+  "${select[@]}"
   rm -rf "$out/prepared"
   "${binarise[@]}"
 }

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FILES = (
     "recipes/bootstrap.sh", "setup.py", "requirements.txt", "requirements-torch.txt",
-    "requirements-fairseq.txt", "requirements-test.txt",
+    "requirements-fairseq.txt", "requirements-test.txt", "requirements-ray.txt",
 )  # fmt: skip
 
 STAND_IN = r"""#!/bin/bash
@@ -160,7 +160,10 @@ def test_tests_are_installed_only_when_asked_for(clone):
     clone.run()
     assert not any("requirements-test.txt" in call for call in clone.calls())
     clone.run("--tests")
-    assert clone.calls() == [f"-m pip install -r {clone.root}/requirements-test.txt"]
+    assert clone.calls() == [
+        f"-m pip install -r {clone.root}/requirements-test.txt "
+        f"-r {clone.root}/requirements-ray.txt"
+    ]
     clone.run()
     assert clone.run("--tests").err == ""
     assert clone.calls() == []

@@ -14,6 +14,7 @@ import pytest
 from data_prep.manifest import read_json
 from fairseq_plugins.checkpoints import load_checkpoint
 from fairseq_plugins.generation.generate import generate
+from fairseq_plugins.generation.nbest import read_nbest
 from tests.fixtures.models import read_text, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +120,29 @@ def test_distilled_targets_are_the_teachers_output(finished, tmp_path, domain, t
     assert (text / "train.en").read_bytes() == (tmp_path / "again.en").read_bytes()
     assert (text / "train.de").read_bytes() == source.read_bytes()
     assert read_text(text / "train.en") != read_text(source.with_suffix(".en"))
+
+
+def test_targets_and_filters_change_what_the_student_learns(finished, corpora, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(finished, work, copy_function=shutil.copy2)
+    done = run_chain(
+        corpora, work, "--configuration", "9", "--stage", "8", "--stop-stage", "8",
+        "--targets", "best-of-4-chrf", "--filter", "repetition:max=2", "--rejected", "reference",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    distilled = work / "distilled" / "odd" / "odd"
+    assert "settings changed: " in done.stdout and "--targets best-of-4-chrf" in done.stdout
+    settings = read_json(distilled / "text" / "manifest.json")["settings"]
+    assert settings["steps"] == [
+        "best-of-n:metric=chrf,top=1", "repetition:max=2",
+    ] and settings["rejected"] == "reference"  # fmt: skip
+    candidates = list(read_nbest(distilled / "decoded" / "train.en.nbest"))
+    source = read_text(corpora / "odd" / "train.de")
+    assert [len(found) for found in candidates] == [4] * len(source)
+    chosen = read_text(distilled / "text" / "train.en")
+    assert chosen != read_text(finished / "distilled" / "odd" / "odd" / "text" / "train.en")
+    ledger = read_json(distilled / "text" / "ledger.json")
+    assert ledger["read"] == len(source) == len(chosen) + ledger["rejected"]["dropped"]
 
 
 def test_references_of_dev_and_test_are_never_touched(finished, corpora):
@@ -266,6 +290,9 @@ def wait_for_a_stage(process, work, known):
         (["--updates", "many"], "expected a number above 0, not 'many'"),
         (["--colour", "red"], "unknown option '--colour'"),
         (["--lines"], "--lines needs a value"),
+        (["--targets", "best-of-8-comet"], "METRIC chrf or bleu, not 'best-of-8-comet'"),
+        (["--rejected", "keep"], "--rejected is drop or reference, not 'keep'"),
+        (["--filter", "nonsense"], "nonsense"),
         (["--work", "/dev/null/work"], "cannot make the folder /dev/null/work"),
     ],
 )
@@ -279,7 +306,7 @@ def test_a_dry_run_prints_every_command_and_does_nothing(corpora, tmp_path):
     done = run_chain(corpora, tmp_path / "work", "--configuration", "2,9", "--dry-run")
     assert done.returncode == 0, done.stdout
     for word in ("data_prep.clean", "data_prep.vocabulary", "data_prep.binarise", "fairseq-train",
-                 "dad-generate", "dad-keep-weights", "dad-export", "dad-evaluate", "dad-speed",
+                 "dad-generate", "dad-select", "dad-keep-weights", "dad-export", "dad-evaluate", "dad-speed",
                  "dad-report"):  # fmt: skip
         assert word in done.stdout
     assert "teacher/odd-scratch" in done.stdout and "{out}" not in done.stdout

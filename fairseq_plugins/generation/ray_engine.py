@@ -1,0 +1,249 @@
+"""Decode on a Ray cluster: shards travel to workers on any node, and so does the model.
+
+The disk need not be shared: the model's files go through Ray's object store, the text of a
+shard with its task. A worker that is lost, with its node or alone, takes nothing with it but
+time: its shards go to others, and another worker is started where there is room. The
+environment of this project must be there on every node.
+"""
+
+import socket
+import tempfile
+import threading
+from collections import deque
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fairseq_plugins.generation.backends import Choice
+from fairseq_plugins.generation.converted import ConvertedModel, open_converted
+from fairseq_plugins.generation.decoding import Decoding
+from fairseq_plugins.generation.job import TakenShard, say
+from fairseq_plugins.generation.models import open_model
+from fairseq_plugins.generation.teacher import Teacher, decode
+
+SHARDS_PER_WORKER = 2  # one that is decoded, one that waits
+SECONDS_TO_ANSWER = 5.0
+SECONDS_BETWEEN_LOOKS = 0.5
+MOST_LOSSES = 3  # of workers, without a finished shard between them, for each worker
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """All that a worker needs to decode.
+
+    Args:
+        choice: ``Choice``, without its models.
+        folders: files of each model, a list of {name: bytes}.
+        converted: for a CONVERTED folder what ``open_converted`` was given, apart from the
+            subwords; else None.
+        decoding: ``Decoding``.
+        longest: most pieces of a source line.
+        cut: whether longer lines are translated as far as that.
+        threads: of a worker.
+    """
+
+    choice: Choice
+    folders: list
+    converted: dict | None
+    decoding: Decoding
+    longest: int
+    cut: bool
+    threads: int
+
+    @classmethod
+    def pack(cls, choice, converted, **settings):
+        """The parcel of a ``Choice`` that is prepared; ``converted`` as for ``open_converted``."""
+        (first, *_), exported = choice.models, choice.exported
+        if exported is None:
+            folders = [_files(model.path) for model in choice.models]
+        else:
+            folders = [_files(exported)]
+        is_converted = isinstance(first, ConvertedModel)
+        if is_converted:
+            folders[0] |= {_subwords(side): path.read_bytes()
+                           for side, path in first.subword_files.items()}  # fmt: skip
+        around = {name: value for name, value in converted.items() if "subwords" not in name}
+        choice = replace(choice, models=[])
+        return cls(choice, folders, around if is_converted else None, **settings)
+
+    def load(self, place):
+        """The ``Teacher``, its files written to folder ``place``."""
+        models = []
+        for number, files in enumerate(self.folders):
+            folder = Path(place) / str(number)
+            folder.mkdir()
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
+            models.append(self._open(folder))
+        exported = None if self.choice.exported is None else models[0].path
+        choice = replace(self.choice, models=models, exported=exported)
+        backend = choice.load(self.decoding, workers=1, threads=self.threads)
+        return Teacher(
+            models[0].codec(), backend, self.decoding, longest=self.longest, cut=self.cut
+        )
+
+    def _open(self, folder):
+        if self.converted is not None:
+            subwords = {f"{side}_subwords": folder / _subwords(side)
+                        for side in ("source", "target")}  # fmt: skip
+            return open_converted(folder, **{**self.converted, **subwords})
+        return open_model(folder, self.choice.trust, allow_unknown_vocabulary=True)
+
+
+class Worker:
+    """What runs on a node: a teacher and the shards that it is given."""
+
+    def __init__(self, parcel):
+        self._place = tempfile.TemporaryDirectory(prefix="dad-generate-")
+        self._teacher = parcel.load(self._place.name)
+        self._stopped = threading.Event()
+
+    def ready(self):
+        """Answer as soon as the model is loaded."""
+        return True
+
+    def decode(self, number, lines, known):
+        """Candidates and special lines of a shard, and its target pieces."""
+        shard = self._teacher.shard(number, lines, known)
+        for _ in decode([shard], workers=1, should_stop=self._stopped.is_set):
+            pass
+        return shard.candidates, shard.special, shard.tokens
+
+    def stop(self):
+        """Finish the batches under way and no more."""
+        self._stopped.set()
+
+
+class RayEngine:
+    """Decodes on a cluster.
+
+    Args:
+        parcel: ``Parcel``.
+        address: of the cluster: HOST:PORT, ray://HOST:PORT, "auto" for the one that this machine
+            belongs to, "local" to start one on this machine.
+        workers: how many; None: as many as the cluster has room for.
+
+    Raises:
+        ValueError: Ray is not installed, the cluster does not answer, or has no room.
+    """
+
+    def __init__(self, parcel, *, address, workers):
+        self._ray = connect(address)
+        on_gpu = parcel.choice.device == "cuda"
+        room = self._ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0)
+        fitting = int(room) if on_gpu else int(room // parcel.threads)
+        if workers is None and not fitting:
+            raise ValueError(
+                f"the Ray cluster at {address} has {room:g} {'GPUs' if on_gpu else 'CPUs'}, no "
+                f"room for a worker; add a node (ray start --address ...)"
+            )
+        self._size = workers or fitting
+        self._parcel = self._ray.put(parcel)
+        self._remote = self._ray.remote(Worker).options(
+            num_gpus=1 if on_gpu else 0, num_cpus=0 if on_gpu else parcel.threads,
+            max_concurrency=2,  # decode and stop
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(parcel.threads)}},
+        )  # fmt: skip
+
+    def decode(self, tasks, should_stop, advance):
+        """Yield shards; ``tasks`` are (number, lines, what an earlier run kept)."""
+        tasks, again = iter(tasks), deque()
+        crew = {self._start(): deque() for _ in range(self._size)}  # worker: shards it has
+        waiting = {worker.ready.remote(): (worker, None) for worker in crew}
+        ready, stopped, exhausted, losses = set(), False, False, 0
+        while True:
+            if should_stop() and not stopped:
+                stopped = True
+                for worker in ready:
+                    worker.stop.remote()
+            while not stopped and not (exhausted and not again):
+                free = [w for w in ready if len(crew[w]) < SHARDS_PER_WORKER]
+                if not free:
+                    break
+                task = again.popleft() if again else next(tasks, None)
+                if task is None:
+                    exhausted = True
+                    break
+                worker = min(free, key=lambda w: len(crew[w]))
+                crew[worker].append(task)
+                waiting[worker.decode.remote(*task)] = (worker, task)
+            if (stopped or exhausted and not again) and not any(crew.values()):
+                break
+            done, _ = self._ray.wait(list(waiting), timeout=SECONDS_BETWEEN_LOOKS)
+            for answer in done:
+                worker, task = waiting.pop(answer)
+                if worker not in crew:
+                    continue
+                try:
+                    result = self._ray.get(answer)
+                except self._ray.exceptions.RayTaskError as error:
+                    raise ValueError(f"a worker on the cluster stopped: {error.cause}") from None
+                except self._ray.exceptions.RayError as error:
+                    losses += 1
+                    if losses > MOST_LOSSES * self._size:
+                        raise ValueError(
+                            f"workers on the cluster are lost again and again: {error}"
+                        ) from None
+                    lost = crew.pop(worker)
+                    ready.discard(worker)
+                    say(
+                        f"a worker on the cluster was lost; its {len(lost)} shards go to others"
+                    )
+                    again.extend(lost)
+                    newcomer = self._start()
+                    crew[newcomer] = deque()
+                    waiting[newcomer.ready.remote()] = (newcomer, None)
+                    continue
+                if task is None:
+                    ready.add(worker)
+                    continue
+                crew[worker].remove(task)
+                losses = 0
+                number, lines, _ = task
+                candidates, special, tokens = result
+                complete = all(found is not None for found in candidates)
+                advance(sum(found is not None for found in candidates))
+                yield TakenShard(number, candidates, special, tokens, complete)
+        for worker in crew:
+            self._ray.kill(worker)
+
+    def _start(self):
+        return self._remote.remote(self._parcel)
+
+
+def connect(address):
+    """The module ``ray``, connected to a cluster.
+
+    Raises:
+        ValueError: Ray is not installed, or nothing answers at the address.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ValueError(
+            "--engine ray needs Ray, which is not installed: pip install -r requirements-ray.txt"
+        ) from None
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address not in ("auto", "local"):
+        try:
+            socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"no Ray cluster answers at --address {address} ({error}); start one with "
+                f"ray start --head, and give the address that it prints"
+            ) from None
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"cannot connect to a Ray cluster at --address {address}: {error}"
+            ) from None
+    return ray
+
+
+def _files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def _subwords(side):
+    return f"{side}.subwords"

@@ -1,0 +1,621 @@
+"""The steps of selection: what each does to a line's candidates, and its options.
+
+A choosing step ranks the candidates of a line and keeps the best. A filter judges each
+candidate by itself. A line whose last candidate goes is rejected. A measured filter first sees
+all lines, then decides where the limit is.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import re
+import textwrap
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import regex
+
+from data_prep.clean import is_out_of_ratio
+from data_prep.files import read_lines
+from fairseq_plugins.selection.ledger import Tally
+from fairseq_plugins.selection.scores import PAIRWISE, pairwise, sentence_score, signature
+
+DISTANCES = ("ter", "chrf", "bleu")
+LONGEST_LOOP = 8  # words that are repeated together
+
+# scripts without spaces: each character is a word
+_SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Myanmar}\p{Khmer}"
+_WORDS = regex.compile(rf"[{_SPACELESS}]|[^\s{_SPACELESS}]+")
+_LETTER = regex.compile(r"\p{L}")
+
+# one written language under several names, or a small one that takes sentences from the large
+_INDISTINCT = {"zh": ("yue", "wuu"), "en": ("pcm",)}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step may need to know of the run.
+
+    Attributes:
+        langs: source and target language.
+        folder: where it may leave files until the end of the run.
+        workers: how many things it may do at once.
+        trust, allow_unknown_vocabulary: opt-ins for checkpoints.
+    """
+
+    langs: tuple
+    folder: Path | None = None
+    workers: int = 1
+    trust: bool = False
+    allow_unknown_vocabulary: bool = False
+
+    @property
+    def tgt_lang(self):
+        return self.langs[1]
+
+
+def option(default, text):
+    """A step's option; one without a default must be given."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Step:
+    """What every step has: a name, options, and what it needs to be given."""
+
+    name: ClassVar[str] = ""
+    needs_scores: ClassVar[bool] = False
+    needs_references: ClassVar[bool] = False
+    costly: ClassVar[bool] = False  # worth a process of its own
+
+    def check(self, context):
+        """Refuse, before anything is read, what cannot work."""
+
+    def inputs(self):
+        """Files that it reads besides the text."""
+        return []
+
+    def __str__(self):
+        options = [
+            f"{field.name}={getattr(self, field.name)}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) is not None
+        ]
+        return ":".join([self.name, *filter(None, [",".join(options)])])
+
+    def _refuse(self, name, value, wanted):
+        raise ValueError(f"step {self.name}: {name} is {wanted}, not {value}")
+
+
+# -- choosing ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice(Step):
+    """A step that keeps the best ``top`` of a line's candidates, equal texts counted as one.
+
+    Of equally good ones the one that stood first is better.
+    """
+
+    def check(self, context):
+        if self.kept < 1:
+            self._refuse("top", self.top, "1 or more")
+
+    @property
+    def kept(self):
+        return getattr(self, "top", 1)
+
+    def values(self, record, distinct, counts, context):
+        """A number for each of ``distinct`` candidates, more is better.
+
+        Args:
+            counts: how often each text stood among the candidates.
+        """
+        raise NotImplementedError
+
+    def choose(self, record, context):
+        """(kept candidates, gain of the best of them over the first candidate)."""
+        first = {}
+        for candidate in record.candidates:
+            first.setdefault(candidate.text, candidate)
+        distinct = list(first.values())
+        occurrences = Counter(candidate.text for candidate in record.candidates)
+        counts = [occurrences[candidate.text] for candidate in distinct]
+        values = [float(value) for value in self.values(record, distinct, counts, context)]
+        order = sorted(range(len(distinct)), key=lambda index: -values[index])
+        gain = values[order[0]] - values[0] if values[order[0]] > values[0] else 0.0
+        return [distinct[index] for index in order[: self.kept]], gain
+
+
+@dataclass(frozen=True)
+class First(Choice):
+    """keeps the first candidate. Stands before all others when no choosing step is given"""
+
+    name: ClassVar[str] = "first"
+
+    def values(self, record, distinct, counts, context):
+        return [0.0] * len(distinct)
+
+
+@dataclass(frozen=True)
+class BestOfN(Choice):
+    """keeps the candidate that is most like the reference: sequence-level interpolation
+    (Kim & Rush 2016)"""
+
+    name: ClassVar[str] = "best-of-n"
+    costly: ClassVar[bool] = True
+    needs_references: ClassVar[bool] = True
+    metric: str = option("chrf", "chrf or bleu, of the sentence")
+    top: int = option(1, "how many are kept, each a pair of its own")
+
+    def check(self, context):
+        super().check(context)
+        _check_metric(self, self.metric, PAIRWISE, context)
+
+    def values(self, record, distinct, counts, context):
+        texts = [candidate.text for candidate in distinct]
+        return pairwise(self.metric, texts, [record.reference], context.tgt_lang)[:, 0]
+
+
+@dataclass(frozen=True)
+class MinimumBayesRisk(Choice):
+    """keeps the candidate that is most like all candidates: minimum Bayes risk (Eikema & Aziz
+    2020). Each candidate, itself among them, is a reference, equal ones as often as they
+    occur. With top above 1 the student learns several (Finkelstein & Freitag 2023)"""
+
+    name: ClassVar[str] = "mbr"
+    costly: ClassVar[bool] = True
+    metric: str = option("chrf", "chrf or bleu, of the sentence")
+    top: int = option(1, "how many are kept, each a pair of its own")
+
+    def check(self, context):
+        super().check(context)
+        _check_metric(self, self.metric, PAIRWISE, context)
+
+    def values(self, record, distinct, counts, context):
+        texts = [candidate.text for candidate in distinct]
+        scores = pairwise(self.metric, texts, texts, context.tgt_lang)
+        return (scores * np.array(counts)).sum(axis=1) / sum(counts)
+
+
+@dataclass(frozen=True)
+class ModelScore(Choice):
+    """keeps the candidate that the teacher finds most likely as a whole"""
+
+    name: ClassVar[str] = "model-score"
+    needs_scores: ClassVar[bool] = True
+    top: int = option(1, "how many are kept, each a pair of its own")
+
+    def values(self, record, distinct, counts, context):
+        return [_decoded(candidate, candidate.log_prob) for candidate in distinct]
+
+
+@dataclass(frozen=True)
+class NormalisedScore(Choice):
+    """keeps the candidate that the teacher finds most likely by the piece"""
+
+    name: ClassVar[str] = "normalised-score"
+    needs_scores: ClassVar[bool] = True
+    top: int = option(1, "how many are kept, each a pair of its own")
+
+    def values(self, record, distinct, counts, context):
+        return [_decoded(candidate, candidate.normalised) for candidate in distinct]
+
+
+def _decoded(candidate, score):
+    # what was not decoded has no score, and no pieces to tell
+    return score if candidate.pieces else -math.inf
+
+
+# -- filters -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Filter(Step):
+    """A step that judges each candidate by itself."""
+
+    def why(self, record, text, context):
+        """Why ``text`` must not be the target, a few words; None if it may."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Empty(Filter):
+    """rejects a pair without text on a side. What it would find never reaches the output: the
+    same is checked at the end"""
+
+    name: ClassVar[str] = "empty"
+
+    def why(self, record, text, context):
+        if not record.source.strip():
+            return "no source"
+        return None if text.strip() else "no target"
+
+
+@dataclass(frozen=True)
+class Repetition(Filter):
+    """rejects a target that says the same words many times in a row, unless the source does"""
+
+    name: ClassVar[str] = "repetition"
+    costly: ClassVar[bool] = True
+    max: int = option(4, "how often 1 to 8 words in a row may follow themselves, the first counted")
+
+    def check(self, context):
+        if self.max < 1:
+            self._refuse("max", self.max, "1 or more")
+
+    def why(self, record, text, context):
+        times, words = most_repeated(text)
+        if times <= self.max or times <= most_repeated(record.source)[0]:
+            return None
+        return f"{times} × {' '.join(words)!r}"
+
+
+@dataclass(frozen=True)
+class Copy(Filter):
+    """rejects a target whose words stand in the source: it was not translated"""
+
+    name: ClassVar[str] = "copy"
+    costly: ClassVar[bool] = True
+    max: float = option(0.8, "largest share of the target's words that may stand in the source")
+    words: int = option(4, "shorter targets are not judged; words without a letter do not count")
+
+    def check(self, context):
+        if not 0 <= self.max <= 1:
+            self._refuse("max", self.max, "a share from 0 to 1")
+        if self.words < 1:
+            self._refuse("words", self.words, "1 or more")
+
+    def why(self, record, text, context):
+        target = Counter(word for word in words_of(text.casefold()) if _LETTER.search(word))
+        if target.total() < self.words:
+            return None
+        source = Counter(words_of(record.source.casefold()))
+        share = (target & source).total() / target.total()
+        return f"{share:.0%} of the words" if share > self.max else None
+
+
+@dataclass(frozen=True)
+class Language(Filter):
+    """rejects a target in another language (py3langid)"""
+
+    name: ClassVar[str] = "language"
+    costly: ClassVar[bool] = True
+    code: str = option(None, "what py3langid calls the language; unset: --target-lang")
+    accept: str = option(None, "further languages that may be found, joined by +")
+    min: int = option(
+        20, "bytes of letters that a target must have to be judged (Latin 1 each, Chinese 3)"
+    )
+    confidence: float = option(0.5, "least probability of the other language")
+
+    def check(self, context):
+        known = identifier().labels
+        for code in self._accepted(context):
+            if code not in known:
+                raise ValueError(
+                    f"step language: py3langid does not know {code!r}; it knows "
+                    f"{', '.join(known)}. Say code=… for the nearest, or leave the step out"
+                )
+        if not 0 <= self.confidence <= 1:
+            self._refuse("confidence", self.confidence, "a share from 0 to 1")
+
+    def _accepted(self, context):
+        code = self.code or context.tgt_lang
+        return [code, *_INDISTINCT.get(code, ()), *(self.accept.split("+") if self.accept else ())]
+
+    def why(self, record, text, context):
+        letters = sum(len(letter.encode()) for letter in text if letter.isalpha())
+        if letters < self.min:
+            return None
+        found, probability = identifier().classify(text)
+        # zxx is what is no language: numbers, markup
+        if found in ("zxx", *self._accepted(context)) or probability < self.confidence:
+            return None
+        return f"{found}, probability {probability:.2f}"
+
+
+@dataclass(frozen=True)
+class Distance(Filter):
+    """rejects a target far from the reference (Freitag et al. 2017)"""
+
+    name: ClassVar[str] = "distance"
+    costly: ClassVar[bool] = True
+    needs_references: ClassVar[bool] = True
+    metric: str = option("ter", "ter, chrf or bleu, of the sentence")
+    max: float = option(None, "reject above this; 80 for ter unless max or min is given")
+    min: float = option(None, "reject below this")
+
+    def __post_init__(self):
+        if self.metric == "ter" and self.max is None and self.min is None:
+            object.__setattr__(self, "max", 80.0)
+
+    def check(self, context):
+        _check_metric(self, self.metric, DISTANCES, context)
+        if self.max is None and self.min is None:
+            raise ValueError(f"step distance:metric={self.metric} needs max=… or min=…")
+
+    def why(self, record, text, context):
+        score = sentence_score(self.metric, text, record.reference, context.tgt_lang)
+        low, high = (self.min, self.max)
+        if (high is None or score <= high) and (low is None or score >= low):
+            return None
+        return f"{self.metric} {score:.1f}"
+
+
+# -- measured filters ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measured(Filter):
+    """A filter that measures every candidate before it judges any."""
+
+    @contextlib.contextmanager
+    def measuring(self, context):
+        """Gives the function from a list of records to a list of lists of numbers.
+
+        A number for each candidate; NaN: not judged.
+        """
+        yield lambda records: [
+            [self.value(record, candidate) for candidate in record.candidates]
+            for record in records
+        ]
+
+    def settle(self, values):
+        """What the judgement rests on, from all measured numbers; a float."""
+        raise NotImplementedError
+
+    def verdict(self, record, text, value, settled):
+        """Why ``text`` must not be the target; None if it may."""
+        raise NotImplementedError
+
+    def account(self, settled):
+        """What the ledger tells of the limit, a dictionary."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LengthRatio(Measured):
+    """rejects a target that is much longer or shorter than this text makes one expect: the
+    expected ratio is the median of target to source characters, as in data_prep.clean"""
+
+    name: ClassVar[str] = "length-ratio"
+    max: float = option(3.0, "largest factor between the length found and the one expected")
+
+    def check(self, context):
+        if not 1 < self.max < math.inf:
+            self._refuse("max", self.max, "a factor above 1")
+
+    def value(self, record, candidate):
+        source, target = len(record.source.strip()), len(candidate.text.strip())
+        return target / source if source and target else math.nan
+
+    def settle(self, values):
+        judged = values[~np.isnan(values)]
+        return float(np.median(judged)) if judged.size else 1.0
+
+    def verdict(self, record, text, value, settled):
+        source, target = record.source.strip(), text.strip()
+        if math.isnan(value) or not is_out_of_ratio(source, target, settled, self.max):
+            return None
+        return f"{len(target)} characters where {len(source) * settled:.0f} are expected"
+
+    def account(self, settled):
+        return {"median_ratio": round(settled, 4)}
+
+
+@dataclass(frozen=True)
+class Percentile(Measured):
+    """A measured filter that rejects a share of the candidates, those with the lowest numbers."""
+
+    def check(self, context):
+        if not 0 <= self.reject < 100:
+            self._refuse("reject", self.reject, "a percentage from 0 to below 100")
+
+    def settle(self, values):
+        judged = values[~np.isnan(values)]
+        rejected = int(judged.size * self.reject / 100)
+        if not judged.size:
+            return -math.inf
+        return float(np.partition(judged, rejected)[rejected])
+
+    def verdict(self, record, text, value, settled):
+        # what ties with the limit stays, so never more than the share goes
+        return f"{value:.3f}" if value < settled else None
+
+    def account(self, settled):
+        return {"least_kept": settled if math.isfinite(settled) else None}
+
+
+@dataclass(frozen=True)
+class ScorePercentile(Percentile):
+    """rejects the targets that the teacher finds least likely by the piece"""
+
+    name: ClassVar[str] = "score-percentile"
+    needs_scores: ClassVar[bool] = True
+    reject: float = option(10.0, "percentage that goes")
+
+    def value(self, record, candidate):
+        return candidate.normalised if candidate.pieces else math.nan
+
+
+@dataclass(frozen=True)
+class ReverseModel(Percentile):
+    """rejects the targets from which a model of the other direction would least guess the
+    source, by its log-probability per piece. Train that model with the same recipe"""
+
+    name: ClassVar[str] = "reverse-model"
+    model: str = option(dataclasses.MISSING, "MODEL or EXPORTED folder, from target to source")
+    reject: float = option(5.0, "percentage that goes")
+
+    def check(self, context):
+        super().check(context)
+        from fairseq_plugins.selection.reverse_model import open_reverse_model
+
+        open_reverse_model(self.model, context)
+
+    def inputs(self):
+        from fairseq_plugins.generation.models import EXPORTED_WEIGHTS, WEIGHTS
+
+        return [path for name in (WEIGHTS, EXPORTED_WEIGHTS)
+                if (path := Path(self.model) / name).is_file()][-1:]  # fmt: skip
+
+    @contextlib.contextmanager
+    def measuring(self, context):
+        from fairseq_plugins.selection.reverse_model import Scorer
+
+        scorer = Scorer(self.model, context)
+
+        def measure(records):
+            pairs = [
+                (record.source, candidate.text)
+                for record in records
+                for candidate in record.candidates
+            ]
+            values = iter(scorer.log_probs(pairs))
+            return [[next(values) for _ in record.candidates] for record in records]
+
+        yield measure
+
+
+# -- together ----------------------------------------------------------------------------
+
+
+def run_steps(steps, context, batch):
+    """(records after the steps, a ``Tally`` of each step)."""
+    tallies = [Tally(str(step)) for step in steps]
+    for step, tally in zip(steps, tallies, strict=True):
+        batch = [
+            _run_step(step, tally, context, record) if record.candidates else record
+            for record in batch
+        ]
+    return batch, tallies
+
+
+def _run_step(step, tally, context, record):
+    if isinstance(step, Choice):
+        chosen, gain = step.choose(record, context)
+        tally.pass_on(record, chosen)
+        tally.changed += chosen[0].text != record.candidates[0].text
+        tally.gain += gain
+        return record._replace(candidates=chosen)
+    whys = [step.why(record, candidate.text, context) for candidate in record.candidates]
+    return tally.judge(record, whys)
+
+
+# -- by name -------------------------------------------------------------------------------
+
+STEPS = {
+    step.name: step
+    for step in (
+        First, BestOfN, MinimumBayesRisk, ModelScore, NormalisedScore,
+        Empty, LengthRatio, Repetition, Copy, Language, Distance, ScorePercentile, ReverseModel,
+    )
+}  # fmt: skip
+
+
+def parse_step(text):
+    """The step that ``NAME[:OPTION=VALUE[,OPTION=VALUE]]`` describes.
+
+    Raises:
+        ValueError: no such step or option, or a value of the wrong kind; names those known.
+    """
+    name, _, options = text.strip().partition(":")
+    if name not in STEPS:
+        raise ValueError(f"step {name!r} is unknown; there are {', '.join(STEPS)}")
+    fields = {field.name: field for field in dataclasses.fields(STEPS[name])}
+    given = {}
+    for entry in filter(None, options.split(",")):
+        key, equals, value = entry.partition("=")
+        if key not in fields:
+            known = f"it has {', '.join(fields)}" if fields else "it has none"
+            raise ValueError(f"step {name}: option {key!r} is unknown; {known}")
+        if not equals or not value:
+            raise ValueError(f"step {name}: {key} needs a value, as in {key}=…")
+        if key in given:
+            raise ValueError(f"step {name}: {key} is given twice")
+        kind = fields[key].type
+        try:
+            given[key] = kind(value)
+        except ValueError:
+            wanted = {int: "a whole number", float: "a number"}[kind]
+            raise ValueError(f"step {name}: {key} is {wanted}, not {value!r}") from None
+        if kind is float and math.isnan(given[key]):
+            raise ValueError(f"step {name}: {key} is a number, not {value!r}")
+    missing = [
+        key for key, field in fields.items()
+        if key not in given and field.default is dataclasses.MISSING
+    ]  # fmt: skip
+    if missing:
+        raise ValueError(f"step {name} needs {missing[0]}=…: {fields[missing[0]].metadata['help']}")
+    return STEPS[name](**given)
+
+
+def read_steps(path):
+    """Descriptions of steps in a file, one a line; empty lines and what follows # are left out."""
+    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in read_lines(path))
+    return [line for line in lines if line]
+
+
+def steps_help(width=98):
+    """All steps and their options as text for people, ``width`` characters wide."""
+    lines = []
+    for title, kind in (("Choosing steps", Choice), ("Filters", Filter)):
+        lines.append(f"{title}:")
+        for name, step in STEPS.items():
+            if not issubclass(step, kind):
+                continue
+            lines += textwrap.wrap(
+                f"{name:<17} {' '.join(step.__doc__.split())}", width,
+                initial_indent="  ", subsequent_indent=" " * 20,
+            )  # fmt: skip
+            for field in dataclasses.fields(step):
+                unset = field.default in (None, dataclasses.MISSING)
+                default = "" if unset else f" (default: {field.default})"
+                lines += textwrap.wrap(
+                    f"{field.name}=  {field.metadata['help']}{default}", width,
+                    initial_indent=" " * 22, subsequent_indent=" " * 26,
+                )  # fmt: skip
+    return "\n".join(lines)
+
+
+# -- text ----------------------------------------------------------------------------------
+
+
+def words_of(text):
+    """Words between spaces; each character of a script without spaces is a word."""
+    return _WORDS.findall(text)
+
+
+def most_repeated(text):
+    """(times, words) of the words that most often follow themselves at once in ``text``.
+
+    Loops of 1 to ``LONGEST_LOOP`` words are looked for; (1, ...) where nothing is repeated.
+    """
+    words = words_of(text)
+    best = (1, words[:1])
+    for size in range(1, min(LONGEST_LOOP, len(words) // 2) + 1):
+        run = 0
+        for place in range(size, len(words)):
+            run = run + 1 if words[place] == words[place - size] else 0
+            times = run // size + 1
+            if times > best[0]:
+                best = (times, words[place - size + 1 : place + 1])
+    return best
+
+
+@functools.lru_cache
+def identifier():
+    """py3langid's identifier of languages; it answers with probabilities."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+def _check_metric(step, metric, known, context):
+    if metric not in known:
+        step._refuse("metric", metric, f"one of {', '.join(known)}")
+    signature(metric, context.tgt_lang)  # fails where the tokeniser is not installed

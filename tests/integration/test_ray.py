@@ -1,0 +1,90 @@
+"""dad-generate --engine ray: a cluster of several nodes on this machine, one lost in mid-run."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fairseq_plugins.generation.generate import generate
+from fairseq_plugins.generation.ray_engine import connect
+from tests.fixtures.models import read_text, toy_lines, toy_model, toy_vocabulary, write_text
+
+cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is an optional extra")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ray")
+    toy_vocabulary(folder / "vocabulary")
+    return toy_model(folder / "model", folder / "vocabulary")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head without room for work, and two nodes with room for one worker each."""
+    os.environ["PYTHONPATH"] = str(ROOT)  # what the workers import
+    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+    made.wait_for_nodes()
+    yield made
+    made.shutdown()
+
+
+def start(model, source, out, cluster, *flags):
+    words = [sys.executable, "-m", "fairseq_plugins.generation.generate", "--model", model,
+             "--source", source, "--out", out, "--engine", "ray", "--address", cluster.address,
+             "--shard-lines", 5, "--batch-tokens", 20, *flags]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        list(map(str, words)), env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_node_that_is_lost_takes_no_line_with_it(model, cluster, tmp_path):
+    lines = toy_lines(600, seed=7) + [""]
+    source, out = write_text(tmp_path / "source", lines), tmp_path / "out"
+    generate([model], source, tmp_path / "here", backend="fairseq", shard_lines=5, batch_tokens=20,
+             workers=1,
+             n_best=2)  # fmt: skip
+    run = start(model, source, out, cluster, "--backend", "fairseq", "--n-best", 2)
+    part = tmp_path / "out.part"
+    while run.poll() is None and len(list(part.glob("0*.json"))) < 10:
+        time.sleep(0.01)
+    assert run.poll() is None, run.communicate()[1]
+    cluster.remove_node(cluster.nodes.pop(0), allow_graceful=False)
+    said = run.communicate(timeout=120)[1]
+    assert run.returncode == 0, said
+    assert "a worker on the cluster was lost" in said
+    assert out.read_bytes() == (tmp_path / "here").read_bytes()
+    for suffix in (".nbest", ".ledger.tsv"):
+        ours = (tmp_path / f"out{suffix}").read_bytes()
+        assert ours == (tmp_path / f"here{suffix}").read_bytes()
+    assert not part.exists()
+
+
+def test_ctranslate2_on_a_cluster_gives_the_same_bytes(model, cluster, tmp_path):
+    source = write_text(tmp_path / "source", toy_lines(60, seed=8))
+    generate([model], source, tmp_path / "here", shard_lines=5, batch_tokens=20)
+    run = start(model, source, tmp_path / "out", cluster)
+    said = run.communicate(timeout=120)[1]
+    assert run.returncode == 0, said
+    assert read_text(tmp_path / "out") == read_text(tmp_path / "here")
+
+
+def test_an_address_that_does_not_answer_is_an_error(model, tmp_path):
+    source = write_text(tmp_path / "source", ["ba"])
+    with pytest.raises(ValueError, match="no Ray cluster answers at --address 127.0.0.1:9 "):
+        generate([model], source, tmp_path / "out", engine="ray", address="127.0.0.1:9")
+    with pytest.raises(ValueError, match="no Ray cluster answers at --address nonsense "):
+        generate([model], source, tmp_path / "out", engine="ray", address="nonsense")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_without_ray_the_cure_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match="pip install -r requirements-ray.txt"):
+        connect("auto")
