@@ -61,6 +61,9 @@ def calibrate(choice, start, given, decoding, codec, sample, lines, longest, say
     Returns:
         ``Speed``; list of dictionaries with the settings and ``sentences_per_second``.
     """
+    alternatives = _alternatives(choice, start, given)
+    if not any(alternatives.values()):
+        return start, []
     measured = {}
 
     def measure(speed):
@@ -79,7 +82,7 @@ def calibrate(choice, start, given, decoding, codec, sample, lines, longest, say
     seconds_left[0] = run_seconds * SHARE_OF_RUN
     chosen = sample[: max(FIRST_SAMPLE, int(first * SAMPLE_SECONDS))]
     best, reasons = start, []
-    for field, values in _alternatives(choice, start, given).items():
+    for field, values in alternatives.items():
         for value in values:
             if seconds_left[0] <= 0:
                 break

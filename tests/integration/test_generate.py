@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fairseq_plugins.generation import calibration, job
 from fairseq_plugins.generation import generate as module
-from fairseq_plugins.generation import job
 from fairseq_plugins.generation import teacher as teacher_module
 from fairseq_plugins.generation.generate import generate
 from tests.fixtures.models import (
@@ -450,6 +450,24 @@ def test_a_signal_finishes_the_batches_under_way_and_keeps_them(number, model, t
                  workers=1)  # fmt: skip
     assert sum(len(batch) for batch, _ in begun.values()) < 400
     assert out.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_what_was_calibrated_is_remembered(model, tmp_path, monkeypatch, capsys):
+    source, out = write_text(tmp_path / "src", toy_lines(60, seed=7)), tmp_path / "out"
+    monkeypatch.setattr(calibration, "SHARE_OF_RUN", 1000)  # so that 60 lines are enough
+    monkeypatch.setattr(calibration, "SAMPLE_SECONDS", 0.05)
+    interrupted(model, source, out, monkeypatch, shard_lines=20)
+    assert "calibrated on" in capsys.readouterr().err
+    monkeypatch.setattr(module, "calibrate", None)  # from here on it must not be done again
+    settings = generate([model], source, out, shard_lines=20, workers=1)["settings"]
+    tried = {(entry["compute_type"], entry["batch_tokens"]) for entry in settings["calibration"]}
+    assert ("float32", 1024) in tried and ("int8", 1024) in tried and len(tried) > 4
+    assert (settings["compute_type"], settings["batch_tokens"]) in tried
+    assert {entry["workers"] for entry in settings["calibration"]} == {1}  # as asked for
+    # what is left open fits whatever was chosen, what is set does not
+    assert generate([model], source, out, shard_lines=20)["settings"] == settings
+    with pytest.raises(FileExistsError, match="--batch-tokens was"):
+        generate([model], source, out, shard_lines=20, batch_tokens=77)
 
 
 # -- bad input -------------------------------------------------------------------------------
