@@ -7,6 +7,7 @@
 #   bash tests/run.sh                            everything
 #   bash tests/run.sh tests/unit                 one folder
 #   bash tests/run.sh -k vocabulary -x           by name, up to the first failure
+#   bash tests/run.sh -n 0                       in one process, so that a debugger can be used
 
 set -euo pipefail
 
@@ -41,5 +42,8 @@ folders=("$root/tests")
 for word in "$@"; do
   if [[ -e "${word%%::*}" ]]; then folders=(); fi  # the caller names what to run
 done
+# files side by side, since most tests keep one core busy; a file stays together for its fixtures
+beside=(-n 2 --dist loadfile)
 # -P: not the copy of the project that may lie in the current folder
-exec python -P -m pytest -c "$root/tests/pytest.ini" -q ${folders[@]+"${folders[@]}"} "$@"
+exec python -P -m pytest -c "$root/tests/pytest.ini" -q \
+  "${beside[@]}" ${folders[@]+"${folders[@]}"} "$@"

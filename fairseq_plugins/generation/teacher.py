@@ -39,6 +39,8 @@ class Teacher:
 
     def shard(self, number, lines, known=None):
         """A ``Shard`` of these lines; ``known`` is what an interrupted run kept of it."""
+        if self.decoding.sampling:
+            known = None  # what is drawn depends on what was drawn before in the shard
         return Shard(self, number, lines, known)
 
 

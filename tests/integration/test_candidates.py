@@ -1,6 +1,7 @@
 """dad-generate's candidates: n-best lists, samples, and lines that the decoder gives up on."""
 
 import itertools
+import signal
 
 import pytest
 
@@ -8,6 +9,7 @@ from fairseq_plugins.generation import ctranslate2_backend
 from fairseq_plugins.generation.decoding import DecodingFailed, Sampling
 from fairseq_plugins.generation.generate import generate
 from fairseq_plugins.generation.nbest import Candidate, read_nbest
+from fairseq_plugins.generation.teacher import Shard
 from tests.fixtures.models import read_text, toy_lines, toy_model, toy_vocabulary, write_text
 
 BACKENDS = ["ctranslate2", "fairseq"]
@@ -88,6 +90,26 @@ def test_equal_seeds_draw_equal_samples_whatever_the_workers(backend, model, tmp
     assert sum(len(found) == 3 for found in texts) > len(texts) / 2  # they differ from each other
     shards = [texts[first : first + 5] for first in range(0, 30, 5)]
     assert all(a != b for a, b in itertools.combinations(shards, 2))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_shard_that_was_interrupted_is_drawn_anew(backend, model, tmp_path, monkeypatch):
+    draw = {"backend": backend, "n_best": 2, "batch_tokens": 5, "sampling": Sampling(seed=3)}
+    whole = candidates(model, tmp_path, name="whole", **draw)
+    finish_batch, finished = Shard.finish_batch, []
+
+    def interrupt(shard, *batch):
+        finished.append(finish_batch(shard, *batch))
+        if len(finished) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    source = tmp_path / "whole.src"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Shard, "finish_batch", interrupt)
+        generate([model], source, tmp_path / "out", workers=1, **draw)
+    assert (tmp_path / "out.part" / "000000.partial.json").exists()
+    generate([model], source, tmp_path / "out", workers=1, **draw)
+    assert list(read_nbest(tmp_path / "out.nbest")) == whole
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
