@@ -37,7 +37,10 @@ setup(
         "regex",
         "scikit-learn",
     ],
-    extras_require={"ray": ["ray>=2.40"], "test": ["hypothesis>=6", "pytest>=8", "pytest-xdist>=3.5", "ray>=2.40"]},
+    extras_require={
+        "ray": ["ray>=2.40"],
+        "test": ["hypothesis>=6", "pytest>=8", "pytest-xdist>=3.5", "ray>=2.40"],
+    },
     entry_points={
         "console_scripts": [
             "dad-stage = data_prep.stage:main",

@@ -61,6 +61,11 @@ class Subwords:
         """
         return one_line(self._processor.decode_pieces(list(pieces)))
 
+    def decode_batch(self, sentences):
+        """``decode`` of each of many lists of pieces: list of str."""
+        texts = self._processor.decode_pieces([list(pieces) for pieces in sentences])
+        return [one_line(text) for text in texts]
+
 
 def printable(line):
     """``line`` as the subword model sees it: one line, single spaces, NFC.

@@ -13,7 +13,8 @@ from fairseq_plugins.generation.backends import usable_cores
 from fairseq_plugins.generation.teacher import Teacher, decode
 
 MARGIN = 1.04  # how much faster another value must be
-SAMPLE_SECONDS = 1.5  # of decoding in one measurement, about
+SAMPLE_SECONDS = 2.5  # of decoding in one measurement, about
+BATCHES_FOR_A_WORKER = 4  # fewer say little of a batch size, as workers wait for each other
 SHARE_OF_RUN = 0.1  # longest calibration, as a share of what the corpus would take
 FIRST_SAMPLE = 48  # lines
 MOST_LINES = 4000
@@ -82,9 +83,11 @@ def calibrate(choice, start, given, decoding, codec, sample, lines, longest, say
     seconds_left[0] = run_seconds * SHARE_OF_RUN
     chosen = sample[: max(FIRST_SAMPLE, int(first * SAMPLE_SECONDS))]
     best, reasons = start, []
+    pieces = sum(len(sentence) + 1 for sentence in codec.encode_batch(chosen))
     for field, values in alternatives.items():
         for value in values:
-            if seconds_left[0] <= 0:
+            too_few = value.get("batch_tokens", 0) * best.workers * BATCHES_FOR_A_WORKER > pieces
+            if seconds_left[0] <= 0 or too_few:
                 break
             tried = replace(best, **value)
             ratio = measure(tried) / measure(best)

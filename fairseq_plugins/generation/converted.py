@@ -153,6 +153,10 @@ class ConvertedModel:
         # of both languages has pieces of the source that the target's model does not know
         return printable(text)
 
+    def decode_batch(self, sentences):
+        """``decode`` of each of many lists of pieces."""
+        return [self.decode(pieces) for pieces in sentences]
+
 
 def is_converted(path):
     """Whether a folder holds a CTranslate2 model that did not come from dad-export."""

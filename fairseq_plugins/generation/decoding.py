@@ -1,5 +1,6 @@
 """How a set of sentences is decoded, whatever decodes it: settings, batches, lengths, results."""
 
+import bisect
 import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -96,20 +97,27 @@ class Decoding:
         padded size, end of sentence included, stays within ``batch_tokens`` unless a
         single sentence is longer.
         """
-        batch, longest = [], 0
-        for index in sorted(range(len(sentences)), key=lambda i: (-len(sentences[i]), i)):
-            length = len(sentences[index])
+        batch, longest, shortest = [], 0, 0
+        lengths = [len(sentence) for sentence in sentences]
+        for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
             full = (len(batch) + 1) * (longest + 1) > self.batch_tokens
-            if batch and (full or length_class(length) != length_class(longest)):
+            if batch and (full or lengths[index] < shortest):
                 yield batch
                 batch = []
             if not batch:
-                longest = length
+                longest = lengths[index]
+                shortest = _shortest_alike(longest)
             batch.append(index)
         if batch:
             yield batch
 
 
+def _shortest_alike(pieces):
+    """The fewest pieces of the same class as ``pieces``."""
+    position = bisect.bisect_left(LENGTH_CLASSES, pieces)
+    return LENGTH_CLASSES[position - 1] + 1 if position else 0
+
+
 def length_class(pieces):
     """The smallest of ``LENGTH_CLASSES`` that holds that many pieces."""
-    return next(bound for bound in LENGTH_CLASSES if pieces <= bound)
+    return LENGTH_CLASSES[bisect.bisect_left(LENGTH_CLASSES, pieces)]

@@ -23,6 +23,7 @@ from fairseq_plugins.generation.teacher import Teacher, decode
 SHARDS_PER_WORKER = 2  # one that is decoded, one that waits
 SECONDS_TO_ANSWER = 5.0
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_NEWS = 30.0
 MOST_LOSSES = 3  # of workers, without a finished shard between them, for each worker
 
 
@@ -143,20 +144,29 @@ class RayEngine:
             max_concurrency=2,  # decode and stop
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(parcel.threads)}},
         )  # fmt: skip
+        self._losses_at_start = 0
+        self._crew = {}  # worker: shards that it has
+        self._loading = {}  # answer that comes when it has loaded the model: worker
+        self._ready = set()
+        for _ in range(self._size):
+            self._start()
+        while not self._ready:  # so that loading is not taken for decoding
+            if not self._note_ready(SECONDS_BETWEEN_NEWS):
+                say("waiting for room on the Ray cluster and for a worker to load the model")
 
     def decode(self, tasks, should_stop, advance):
         """Yield shards; ``tasks`` are (number, lines, what an earlier run kept)."""
         tasks, again = iter(tasks), deque()
-        crew = {self._start(): deque() for _ in range(self._size)}  # worker: shards it has
-        waiting = {worker.ready.remote(): (worker, None) for worker in crew}
-        ready, stopped, exhausted, losses = set(), False, False, 0
+        waiting = {}  # answer that will come: worker, shard
+        stopped, exhausted, losses = False, False, 0
+        crew = self._crew
         while True:
             if should_stop() and not stopped:
                 stopped = True
-                for worker in ready:
+                for worker in self._ready:
                     worker.stop.remote()
             while not stopped and not (exhausted and not again):
-                free = [w for w in ready if len(crew[w]) < SHARDS_PER_WORKER]
+                free = [w for w in self._ready if len(crew[w]) < SHARDS_PER_WORKER]
                 if not free:
                     break
                 task = again.popleft() if again else next(tasks, None)
@@ -168,10 +178,14 @@ class RayEngine:
                 waiting[worker.decode.remote(*task)] = (worker, task)
             if (stopped or exhausted and not again) and not any(crew.values()):
                 break
+            self._note_ready(0)
+            if not waiting:
+                self._note_ready(SECONDS_BETWEEN_LOOKS)
+                continue
             done, _ = self._ray.wait(list(waiting), timeout=SECONDS_BETWEEN_LOOKS)
             for answer in done:
                 worker, task = waiting.pop(answer)
-                if worker not in crew:
+                if worker not in crew:  # lost, and its shards are with others
                     continue
                 try:
                     result = self._ray.get(answer)
@@ -183,18 +197,10 @@ class RayEngine:
                         raise ValueError(
                             f"workers on the cluster are lost again and again: {error}"
                         ) from None
-                    lost = crew.pop(worker)
-                    ready.discard(worker)
-                    say(
-                        f"a worker on the cluster was lost; its {len(lost)} shards go to others"
-                    )
+                    lost = self._dismiss(worker)
+                    say(f"a worker on the cluster was lost; its {len(lost)} shards go to others")
                     again.extend(lost)
-                    newcomer = self._start()
-                    crew[newcomer] = deque()
-                    waiting[newcomer.ready.remote()] = (newcomer, None)
-                    continue
-                if task is None:
-                    ready.add(worker)
+                    self._start()
                     continue
                 crew[worker].remove(task)
                 losses = 0
@@ -203,11 +209,39 @@ class RayEngine:
                 complete = all(found is not None for found in candidates)
                 advance(sum(found is not None for found in candidates))
                 yield TakenShard(number, candidates, special, tokens, complete)
-        for worker in crew:
-            self._ray.kill(worker)
+        if stopped:
+            for worker in crew:
+                self._ray.kill(worker)
 
     def _start(self):
-        return self._remote.remote(self._parcel)
+        worker = self._remote.remote(self._parcel)
+        self._crew[worker] = deque()
+        self._loading[worker.ready.remote()] = worker
+
+    def _dismiss(self, worker):
+        self._ready.discard(worker)
+        return self._crew.pop(worker)
+
+    def _note_ready(self, timeout):
+        """Take in workers that have loaded the model; False if there are none within seconds."""
+        if not self._loading:
+            return False
+        done, _ = self._ray.wait(list(self._loading), timeout=timeout)
+        for answer in done:
+            worker = self._loading.pop(answer)
+            try:
+                self._ray.get(answer)
+            except self._ray.exceptions.RayTaskError as error:
+                raise ValueError(f"a worker on the cluster cannot start: {error.cause}") from None
+            except self._ray.exceptions.RayActorError as error:
+                self._losses_at_start += 1
+                if self._losses_at_start > MOST_LOSSES * self._size:
+                    raise ValueError(f"workers on the cluster cannot start: {error}") from None
+                self._dismiss(worker)
+                self._start()
+                continue
+            self._ready.add(worker)
+        return bool(done)
 
 
 def connect(address):

@@ -26,7 +26,7 @@ class Teacher:
 
     Args:
         codec: has ``encode_batch(lines)``, piece lists, ``cut(pieces, longest)``, and
-            ``decode(pieces)``, one line of text.
+            ``decode_batch(sentences)``, the text of piece lists, one line each.
         backend: has ``session(seed)``, see ``CTranslate2Backend``.
         decoding: ``Decoding``.
         longest: most pieces of a source line.
@@ -103,14 +103,20 @@ class Shard:
             return batch, _raising(error)
 
     def finish_batch(self, batch, wait):
-        """Wait for a batch and keep its translations; returns the number of sentences."""
+        """Wait for a batch and keep its translations."""
         try:
             decoded = wait()
         except DecodingFailed:
             decoded = [self._alone(index) for index in batch]
+        decoded = [self._best_first(hypotheses) for hypotheses in decoded]
+        # in one call, because the subword model takes more time for a call than for a sentence
+        texts = iter(
+            self._teacher.codec.decode_batch(
+                [hypothesis.pieces for hypotheses in decoded for hypothesis in hypotheses or ()]
+            )
+        )
         for index, hypotheses in zip(batch, decoded, strict=True):
-            self._keep(index, hypotheses)
-        return len(batch)
+            self._keep(index, hypotheses, texts)
 
     def _alone(self, index):
         """Translations of one sentence of a batch that failed; None where it fails again."""
@@ -120,17 +126,20 @@ class Shard:
             return None
         return hypotheses
 
-    def _keep(self, index, hypotheses):
+    def _best_first(self, hypotheses):
+        if hypotheses is None or self._teacher.decoding.sampling is None:
+            return hypotheses
+        # the decoders return samples in any order
+        return sorted(hypotheses, key=lambda h: -h.log_prob / max(h.length, 1))
+
+    def _keep(self, index, hypotheses, texts):
         if hypotheses is None:
             self.special[index] = (FAILED, len(self._sentences[index]))
             self.candidates[index] = []
             return
-        if self._teacher.decoding.sampling:  # the decoders return samples in any order
-            hypotheses = sorted(hypotheses, key=lambda h: -h.log_prob / max(h.length, 1))
         self.tokens += hypotheses[0].length
         self.candidates[index] = [
-            Candidate(self._teacher.codec.decode(pieces), log_prob, length)
-            for pieces, log_prob, length in hypotheses
+            Candidate(next(texts), log_prob, length) for _, log_prob, length in hypotheses
         ]
 
 

@@ -306,8 +306,8 @@ def test_a_dry_run_prints_every_command_and_does_nothing(corpora, tmp_path):
     done = run_chain(corpora, tmp_path / "work", "--configuration", "2,9", "--dry-run")
     assert done.returncode == 0, done.stdout
     for word in ("data_prep.clean", "data_prep.vocabulary", "data_prep.binarise", "fairseq-train",
-                 "dad-generate", "dad-select", "dad-keep-weights", "dad-export", "dad-evaluate", "dad-speed",
-                 "dad-report"):  # fmt: skip
+                 "dad-generate", "dad-select", "dad-keep-weights", "dad-export", "dad-evaluate",
+                 "dad-speed", "dad-report"):  # fmt: skip
         assert word in done.stdout
     assert "teacher/odd-scratch" in done.stdout and "{out}" not in done.stdout
     assert not (tmp_path / "work").exists()

@@ -10,6 +10,11 @@ START = Speed("float32", 4, 1, 1024)
 LINES = ["a"] * 5000
 
 
+class Codec:
+    def encode_batch(self, lines):
+        return [["a"] * 99 for _ in lines]
+
+
 @pytest.fixture
 def run(monkeypatch):
     """Calibrate with a function that gives (sentences per second, score) of settings."""
@@ -27,7 +32,7 @@ def run(monkeypatch):
         monkeypatch.setattr(Choice, "compute_types", lambda self: ("float32", "int8"))
         choice = Choice("ctranslate2", "cpu", "float32", [], False)
         best, record = calibrate(
-            choice, START, set(given), None, None, LINES, lines, None, said.append
+            choice, START, set(given), None, Codec(), LINES, lines, None, said.append
         )
         return best, record, measured, said
 
@@ -48,7 +53,7 @@ def test_what_is_clearly_faster_is_taken(run):
     best, record, _, said = run(lambda speed: (rate(speed), -0.5))
     assert best == Speed("int8", 2, 2, 2048)
     assert said == [
-        "calibrated on 150 lines in 8 s: int8, 2 workers with 2 threads each, batches of 2,048 "
+        "calibrated on 250 lines in 11 s: int8, 2 workers with 2 threads each, batches of 2,048 "
         "pieces (compute type int8: 1.30×; workers 2, threads 2: 1.20×; batch tokens 2048: "
         "1.10×); 172 sentences/s"
     ]
@@ -84,6 +89,12 @@ def test_a_short_run_is_not_worth_a_calibration(run):
 
 
 def test_it_takes_no_more_than_a_share_of_the_run(run):
-    lines = 8000  # 80 s at 100 sentences/s: 8 s may go into it, 1.5 s in each measurement
+    lines = 12_000  # 120 s at 100 sentences/s: 12 s may go into it, 2.5 s in each measurement
     _, _, measured, _ = run(lambda speed: (100, -0.5), lines=lines)
-    assert len(measured) - 2 == 6
+    assert len(measured) - 2 == 5
+
+
+def test_batches_that_are_too_large_for_the_sample_are_not_tried(run):
+    _, _, measured, _ = run(lambda speed: (rate(speed), -0.5))
+    # 250 lines of 100 pieces: four batches of 4,096 for each of two workers are more
+    assert {speed.batch_tokens for speed in measured} == {512, 1024, 2048}
