@@ -33,6 +33,7 @@ class Job:
     source: Path
     out: Path
     references: Path | None
+    source_sha256: str
     lines: int
     shard_lines: int
     n_best: int
@@ -42,7 +43,7 @@ class Job:
     def identity(self):
         """What shapes the output, apart from what translates: JSON types only."""
         return {
-            "source": {"sha256": sha256(self.source), "lines": self.lines},
+            "source": {"sha256": self.source_sha256, "lines": self.lines},
             "references": sha256(self.references) if self.references else None,
             "n_best": self.n_best,
             "shard_lines": self.shard_lines,
@@ -63,9 +64,13 @@ class Job:
         lines = read_lines(self.source)
         references = read_lines(self.references) if self.references else None
         for number in range(self.shards):
-            yield number, _take(lines, self.shard_lines), (
-                references and _take(references, self.shard_lines)
-            )
+            taken = _take(lines, self.shard_lines)
+            taken_references = references and _take(references, self.shard_lines)
+            if references and len(taken_references) != len(taken):
+                raise ValueError(
+                    f"{self.source} or {self.references} was changed during the run. Run again"
+                )
+            yield number, taken, taken_references
 
 
 class TakenShard(NamedTuple):
@@ -106,6 +111,10 @@ def make(job, wishes, resolve, load, overwrite, inputs):
                 load_seconds = _decode_missing(work, job, remembered, load, alone)
                 if not work.be_alone() or _is_done(work, wishes, overwrite):
                     continue
+                _check_unchanged(job, remembered["settings"])
+                # while we waited, another may have begun afresh, or died as it stored a shard
+                if work.settings() != remembered or len(_finished(work, job)) < job.shards:
+                    continue
                 return _finish(work, job, remembered, inputs, load_seconds, started)
     except OSError as error:
         # a write that fails half-way (disk full) does not say where
@@ -141,7 +150,7 @@ def _agree(work, wishes, resolve, alone):
 
 def _decode_missing(work, job, remembered, load, alone):
     """Decode until every shard is finished; returns the seconds that loading took."""
-    done = {n for n in range(job.shards) if work.finished(n, job.lines_of(n))}
+    done = _finished(work, job)
     kept = sum(map(job.lines_of, done))
     if kept and alone:
         say(f"{work.path}: going on after {kept:,} of {job.lines:,} lines")
@@ -169,6 +178,11 @@ def _decode_missing(work, job, remembered, load, alone):
             time.sleep(SECONDS_BETWEEN_LOOKS)  # the rest is with other processes
 
 
+def _finished(work, job):
+    """Numbers of the shards that lie there whole."""
+    return {n for n in range(job.shards) if work.finished(n, job.lines_of(n))}
+
+
 class _Progress:
     """Which shards are done, here and by other processes, and the bar that shows it."""
 
@@ -188,7 +202,7 @@ class _Progress:
             if not self._work.claim(number):
                 self._elsewhere.add(number)
                 continue
-            if number in self._elsewhere and self._note_finished(number):
+            if self._note_finished(number):
                 self._work.release(number)
                 continue
             self._references[number] = references
@@ -335,6 +349,14 @@ def _untouched(out, outputs):
     )
 
 
+def _check_unchanged(job, settings):
+    for path, digest in (
+        (job.source, settings["source"]["sha256"]), (job.references, settings["references"]),
+    ):  # fmt: skip
+        if path is not None and sha256(path) != digest:
+            raise ValueError(f"{path} was changed during the run. Run again")
+
+
 def _check_complete(merged, lines, counts):
     with open(merged, "rb") as file:
         written = sum(1 for _ in file)
@@ -349,6 +371,7 @@ def open_job(source, out, references, policies, n_best, shard_lines):
     """A ``Job``, after a look at all files that it names."""
     source, out = Path(source), Path(out)
     _check_place(source, out)
+    digest = sha256(source)  # before counting, so that a change between the two is noticed
     lines = count_lines(source)
     if not lines:
         raise ValueError(f"{source} is empty; there is nothing to translate")
@@ -361,7 +384,7 @@ def open_job(source, out, references, policies, n_best, shard_lines):
                 f"{references} has {count_lines(references):,} lines and {source} {lines:,}; "
                 f"references go line by line with the source"
             )
-    return Job(source, out, references, lines, shard_lines, n_best, policies)
+    return Job(source, out, references, digest, lines, shard_lines, n_best, policies)
 
 
 def _check_place(source, out):

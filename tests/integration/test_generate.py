@@ -461,7 +461,7 @@ def test_what_was_calibrated_is_remembered(model, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(module, "calibrate", None)  # from here on it must not be done again
     settings = generate([model], source, out, shard_lines=20, workers=1)["settings"]
     tried = {(entry["compute_type"], entry["batch_tokens"]) for entry in settings["calibration"]}
-    assert ("float32", 1024) in tried and ("int8", 1024) in tried and len(tried) > 4
+    assert {("float32", 1024), ("int8", 1024)} <= tried
     assert (settings["compute_type"], settings["batch_tokens"]) in tried
     assert {entry["workers"] for entry in settings["calibration"]} == {1}  # as asked for
     # what is left open fits whatever was chosen, what is set does not
