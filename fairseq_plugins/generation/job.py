@@ -254,7 +254,9 @@ class _Stop:
         self._wanted, self._before = None, {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+                # what runs in the background may have been told to ignore Ctrl-C
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_):
@@ -268,6 +270,7 @@ class _Stop:
         if self._wanted is not None:
             self._restore()
             signal.raise_signal(self._wanted)
+            raise KeyboardInterrupt  # a handler that returns has not ended the run
 
     def _note(self, number, frame):
         self._wanted = number

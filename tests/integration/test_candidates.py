@@ -104,9 +104,11 @@ def test_a_shard_that_was_interrupted_is_drawn_anew(backend, model, tmp_path, mo
             signal.raise_signal(signal.SIGINT)
 
     source = tmp_path / "whole.src"
+    heeded = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Shard, "finish_batch", interrupt)
         generate([model], source, tmp_path / "out", workers=1, **draw)
+    signal.signal(signal.SIGINT, heeded)
     assert (tmp_path / "out.part" / "000000.partial.json").exists()
     generate([model], source, tmp_path / "out", workers=1, **draw)
     assert list(read_nbest(tmp_path / "out.nbest")) == whole

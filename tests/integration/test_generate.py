@@ -470,6 +470,18 @@ def test_what_was_calibrated_is_remembered(model, tmp_path, monkeypatch, capsys)
         generate([model], source, out, shard_lines=20, batch_tokens=77)
 
 
+def test_a_run_that_was_told_to_ignore_ctrl_c_ignores_it(model, tmp_path):
+    source, out = write_text(tmp_path / "src", toy_lines(400, seed=7)), tmp_path / "out"
+    run = start(model, source, out, *SLOW,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))  # fmt: skip
+    while run.poll() is None and not finished_shards(tmp_path / "out.part"):
+        time.sleep(0.002)
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=100)[1]
+    assert run.returncode == 0 and "finishing the batches" not in said, said
+    assert len(read_text(out)) == 400
+
+
 # -- bad input -------------------------------------------------------------------------------
 
 
@@ -623,6 +635,22 @@ def test_the_command_translates_and_says_what_it_did(model, tmp_path):
     assert "3 lines (1 empty (empty), 1 too long (truncate))" in done.stderr
     assert done.stdout == ""
     assert len(read_text(tmp_path / "out")) == 3
+
+
+def test_the_command_takes_several_sources_each_with_its_output(model, tmp_path, monkeypatch):
+    sources = [write_text(tmp_path / f"{n}.src", toy_lines(4, seed=n)) for n in (1, 2)]
+    for source in sources:
+        generate([model], source, source.with_suffix(".alone"), workers=1)
+    outs = [source.with_suffix(".tgt") for source in sources]
+    for given, status in ((outs[:1], 1), (outs, 0)):
+        words = ["--model", model, "--source", *sources, "--out", *given, "--workers", 1]
+        monkeypatch.setattr(sys, "argv", ["dad-generate", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            module.main()
+        assert (stopped.value.code or 0) == status
+        assert all(out.exists() for out in outs) is (status == 0)
+    for source, out in zip(sources, outs, strict=True):
+        assert out.read_bytes() == source.with_suffix(".alone").read_bytes()
 
 
 def test_the_command_turns_mistakes_into_one_line(tmp_path, monkeypatch, capsys):
