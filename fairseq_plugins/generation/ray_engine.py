@@ -97,6 +97,7 @@ class Worker:
         self._place = tempfile.TemporaryDirectory(prefix="dad-generate-")
         self._teacher = parcel.load(self._place.name)
         self._stopped = threading.Event()
+        self._decoding = threading.Lock()
 
     def ready(self):
         """Answer as soon as the model is loaded."""
@@ -104,9 +105,11 @@ class Worker:
 
     def decode(self, number, lines, known):
         """Candidates and special lines of a shard, and its target pieces."""
-        shard = self._teacher.shard(number, lines, known)
-        for _ in decode([shard], workers=1, should_stop=self._stopped.is_set):
-            pass
+        # the next shard has come already, and a backend decodes for one caller at a time
+        with self._decoding:
+            shard = self._teacher.shard(number, lines, known)
+            for _ in decode([shard], workers=1, should_stop=self._stopped.is_set):
+                pass
         return shard.candidates, shard.special, shard.tokens
 
     def stop(self):
@@ -141,7 +144,7 @@ class RayEngine:
         self._parcel = self._ray.put(parcel)
         self._remote = self._ray.remote(Worker).options(
             num_gpus=1 if on_gpu else 0, num_cpus=0 if on_gpu else parcel.threads,
-            max_concurrency=2,  # decode and stop
+            max_concurrency=SHARDS_PER_WORKER + 1,  # its shards, and stop
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(parcel.threads)}},
         )  # fmt: skip
         self._losses_at_start = 0

@@ -142,19 +142,25 @@ class First(Choice):
 
 
 @dataclass(frozen=True)
-class BestOfN(Choice):
-    """keeps the candidate that is most like the reference: sequence-level interpolation
-    (Kim & Rush 2016)"""
+class MetricChoice(Choice):
+    """A choice by a sentence score between pairs of texts."""
 
-    name: ClassVar[str] = "best-of-n"
     costly: ClassVar[bool] = True
-    needs_references: ClassVar[bool] = True
     metric: str = option("chrf", "chrf or bleu, of the sentence")
     top: int = option(1, "how many are kept, each a pair of its own")
 
     def check(self, context):
         super().check(context)
         _check_metric(self, self.metric, PAIRWISE, context)
+
+
+@dataclass(frozen=True)
+class BestOfN(MetricChoice):
+    """keeps the candidate that is most like the reference: sequence-level interpolation
+    (Kim & Rush 2016)"""
+
+    name: ClassVar[str] = "best-of-n"
+    needs_references: ClassVar[bool] = True
 
     def values(self, record, distinct, counts, context):
         texts = [candidate.text for candidate in distinct]
@@ -162,19 +168,12 @@ class BestOfN(Choice):
 
 
 @dataclass(frozen=True)
-class MinimumBayesRisk(Choice):
+class MinimumBayesRisk(MetricChoice):
     """keeps the candidate that is most like all candidates: minimum Bayes risk (Eikema & Aziz
     2020). Each candidate, itself among them, is a reference, equal ones as often as they
     occur. With top above 1 the student learns several (Finkelstein & Freitag 2023)"""
 
     name: ClassVar[str] = "mbr"
-    costly: ClassVar[bool] = True
-    metric: str = option("chrf", "chrf or bleu, of the sentence")
-    top: int = option(1, "how many are kept, each a pair of its own")
-
-    def check(self, context):
-        super().check(context)
-        _check_metric(self, self.metric, PAIRWISE, context)
 
     def values(self, record, distinct, counts, context):
         texts = [candidate.text for candidate in distinct]

@@ -4,12 +4,16 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from fairseq_plugins.generation.backends import choose
+from fairseq_plugins.generation.decoding import Decoding
 from fairseq_plugins.generation.generate import generate
-from fairseq_plugins.generation.ray_engine import connect
+from fairseq_plugins.generation.models import open_model
+from fairseq_plugins.generation.ray_engine import Parcel, Worker, connect
 from tests.fixtures.models import read_text, toy_lines, toy_model, toy_vocabulary, write_text
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is an optional extra")
@@ -88,3 +92,15 @@ def test_without_ray_the_cure_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match="pip install -r requirements-ray.txt"):
         connect("auto")
+
+
+def test_a_worker_decodes_one_shard_at_a_time(model, tmp_path):
+    """fairseq's generator holds the length limit of a batch, which another would change."""
+    choice = choose([open_model(model)], backend="fairseq")
+    decoding = Decoding(batch_tokens=20)
+    worker = Worker(Parcel.pack(choice, {}, decoding=decoding, longest=100, cut=True, threads=1))
+    lines = [toy_lines(5, seed=seed, longest=length) for seed in range(12) for length in (2, 20)]
+    alone = [worker.decode(number, part, None) for number, part in enumerate(lines)]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(worker.decode, range(len(lines)), lines, [None] * len(lines)))
+    assert together == alone
