@@ -5,6 +5,7 @@ candidate by itself. A line whose last candidate goes is rejected. A measured fi
 all lines, then decides where the limit is.
 """
 
+import abc
 import contextlib
 import dataclasses
 import functools
@@ -95,7 +96,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Choice(Step):
+class Choice(Step, abc.ABC):
     """A step that keeps the best ``top`` of a line's candidates, equal texts counted as one.
 
     Of equally good ones the one that stood first is better.
@@ -109,13 +110,13 @@ class Choice(Step):
     def kept(self):
         return getattr(self, "top", 1)
 
+    @abc.abstractmethod
     def values(self, record, distinct, counts, context):
         """A number for each of ``distinct`` candidates, more is better.
 
         Args:
             counts: how often each text stood among the candidates.
         """
-        raise NotImplementedError
 
     def choose(self, record, context):
         """(kept candidates, gain of the best of them over the first candidate)."""
@@ -214,12 +215,12 @@ def _decoded(candidate, score):
 
 
 @dataclass(frozen=True)
-class Filter(Step):
+class Filter(Step, abc.ABC):
     """A step that judges each candidate by itself."""
 
+    @abc.abstractmethod
     def why(self, record, text, context):
         """Why ``text`` must not be the target, a few words; None if it may."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -349,31 +350,31 @@ class Distance(Filter):
 
 
 @dataclass(frozen=True)
-class Measured(Filter):
+class Measured(Step, abc.ABC):
     """A filter that measures every candidate before it judges any."""
 
     @contextlib.contextmanager
     def measuring(self, context):
         """Gives the function from a list of records to a list of lists of numbers.
 
-        A number for each candidate; NaN: not judged.
+        A number for each candidate; NaN: not judged. Here one by one, with ``value``.
         """
         yield lambda records: [
             [self.value(record, candidate) for candidate in record.candidates]
             for record in records
         ]
 
+    @abc.abstractmethod
     def settle(self, values):
         """What the judgement rests on, from all measured numbers; a float."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def verdict(self, record, text, value, settled):
         """Why ``text`` must not be the target; None if it may."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def account(self, settled):
         """What the ledger tells of the limit, a dictionary."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -562,7 +563,7 @@ def read_steps(path):
 def steps_help(width=98):
     """All steps and their options as text for people, ``width`` characters wide."""
     lines = []
-    for title, kind in (("Choosing steps", Choice), ("Filters", Filter)):
+    for title, kind in (("Choosing steps", Choice), ("Filters", (Filter, Measured))):
         lines.append(f"{title}:")
         for name, step in STEPS.items():
             if not issubclass(step, kind):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from ray import cluster_utils
 
 from fairseq_plugins.generation.backends import choose
 from fairseq_plugins.generation.decoding import Decoding
@@ -16,7 +17,6 @@ from fairseq_plugins.generation.models import open_model
 from fairseq_plugins.generation.ray_engine import Parcel, Worker, connect
 from tests.fixtures.models import read_text, toy_lines, toy_model, toy_vocabulary, write_text
 
-cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is an optional extra")
 ROOT = Path(__file__).parents[2]
 
 

@@ -1,7 +1,6 @@
 """dad-select with a reverse model, as a command, and what binarise makes of its output."""
 
 import math
-import shutil
 import sys
 
 import pytest
@@ -176,7 +175,6 @@ def test_help_begins_with_what_it_does_and_tells_the_steps(monkeypatch, capsys):
     assert "reverse-model" in shown
 
 
-@pytest.mark.skipif(shutil.which("fairseq-preprocess") is None, reason="needs fairseq's commands")
 def test_binarise_reads_the_folder(place, tmp_path):
     vocabulary = place / "vocabulary"  # de → en
     write_text(tmp_path / "hyp", ["", *toy_lines(39, seed=4)])
