@@ -11,15 +11,19 @@ state, so two dictionaries of equal size cannot be confused.
 
 import argparse
 import collections
+import logging
 import os
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from data_prep.vocabulary import differences
+
+logger = logging.getLogger(__name__)
 
 TRUST_VARIABLE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # PyTorch's own switch
 
@@ -131,3 +135,33 @@ def check_vocabulary(checkpoint_path, theirs, ours, ours_from, allow_unknown=Fal
             f"prepare the data again with the vocabulary of the checkpoint "
             f"(python -m data_prep.binarise --vocabulary ...)"
         )
+
+
+def mend_last_checkpoint(last):
+    """Replace a truncated ``checkpoint_last.pt`` by the file that it was being copied from.
+
+    fairseq writes the first checkpoint of a save whole, and copies it to the other
+    names, ``checkpoint_last.pt`` being the final one. A kill in mid-copy leaves that
+    file short, and its model is then complete under the other name, the newest.
+
+    Raises:
+        ValueError: it is damaged and no other checkpoint can be read.
+    """
+    try:
+        load_checkpoint(last)
+        return
+    except ValueError as error:
+        if "damaged" not in str(error):
+            raise
+    others = [path for path in last.parent.glob("checkpoint*.pt") if path != last]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            load_checkpoint(path)
+        except ValueError:
+            continue
+        part = last.with_name(last.name + ".part")
+        shutil.copyfile(path, part)
+        os.replace(part, last)
+        logger.warning(f"{last} was cut short by a kill; taken anew from {path.name}")
+        return
+    raise ValueError(f"{last} is damaged and {last.parent} holds no other checkpoint; remove it")

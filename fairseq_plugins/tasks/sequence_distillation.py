@@ -13,7 +13,6 @@ On top of fairseq's ``translation`` task:
 
 import logging
 import os
-import shutil
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -23,22 +22,24 @@ from typing import Optional
 
 import numpy as np
 from fairseq import utils
-from fairseq.data import BaseWrapperDataset
 from fairseq.logging import metrics as fairseq_metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, DictConfig
 
-from data_prep.files import find_text, read_lines
+from data_prep.files import find_text
 from data_prep.vocabulary import read_vocabulary
 from fairseq_plugins.checkpoints import (
     TRUST_VARIABLE,
     check_vocabulary,
     load_checkpoint,
+    mend_last_checkpoint,
     vocabulary_of,
 )
+from fairseq_plugins.data.companions import References, with_companions
+from fairseq_plugins.data.mixture import MixtureDataset, parse_mixture, slices_per_pass
+from fairseq_plugins.early_stopping import patience, reason_to_stop, restore_patience
 from fairseq_plugins.evaluation.metrics import build_metric, score, statistics
-from fairseq_plugins.mixture import MixtureDataset, parse_mixture, slices_per_pass
 
 logger = logging.getLogger(__name__)
 
@@ -207,8 +208,17 @@ class SequenceDistillationTask(TranslationTask):
             self.datasets[split] = self._training_mixture(epoch, combine)
             return
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        self.datasets[split] = with_companions(
+            self.datasets[split], self._companions(self.data_folder, split)
+        )
+
+    def _companions(self, folder, split):
+        """What goes beside the sentence pairs of a split, by key of the batch."""
+        companions = {}
         if split in self.cfg.valid_subset.split(",") and self.cfg.valid_beam:
-            self.datasets[split] = self._with_references(split)
+            path = find_text(folder, split, self.cfg.target_lang)
+            companions["references"] = References(path)
+        return companions
 
     def _training_mixture(self, epoch, combine):
         split, data = self.cfg.train_subset, self.cfg.data
@@ -219,7 +229,8 @@ class SequenceDistillationTask(TranslationTask):
                 super().load_dataset(split, epoch=1, combine=combine)
             finally:
                 self.cfg.data = data
-            loaded.append(self.datasets.pop(split))
+            dataset = with_companions(self.datasets.pop(split), self._companions(folder, split))
+            loaded.append(dataset)
             logger.info(f"{folder}: {len(loaded[-1]):,} training pairs, weight {weight:g}")
         if len(loaded) == 1 and self.bitexts[0][1] == 1 and self.slices == 1:
             return loaded[0]
@@ -228,17 +239,6 @@ class SequenceDistillationTask(TranslationTask):
         )
         mixture.set_epoch(epoch)
         return mixture
-
-    def _with_references(self, split):
-        path = find_text(self.data_folder, split, self.cfg.target_lang)
-        references = list(read_lines(path))
-        dataset = self.datasets[split]
-        if len(references) != len(dataset):
-            raise ValueError(
-                f"{path} has {len(references):,} lines, but {split} in {self.data_folder} has "
-                f"{len(dataset):,} sentences; prepare the folder again"
-            )
-        return ReferencedDataset(dataset, references, split)
 
     def get_batch_iterator(self, dataset, *args, **kwargs):
         # with any other multiple fairseq drops the last batch, so up to n-1 sentences
@@ -338,112 +338,9 @@ class SequenceDistillationTask(TranslationTask):
             )
 
 
-class ReferencedDataset(BaseWrapperDataset):
-    """A held-out split whose batches carry the untouched target text, ``references``.
-
-    Args:
-        dataset: ``LanguagePairDataset``.
-        references: list of strings, one for each sentence.
-        split: name of the split.
-    """
-
-    def __init__(self, dataset, references, split):
-        super().__init__(dataset)
-        self.references = references
-        self.split = split
-
-    def collater(self, samples):
-        batch = self.dataset.collater(samples)
-        if batch:
-            # the collater sorts by length, so the text goes by id
-            batch["references"] = [self.references[i] for i in batch["id"].tolist()]
-        return batch
-
-    @property
-    def num_tokens_vec(self):
-        return self.dataset.num_tokens_vec
-
-
 def _belongs(key, name):
     return key.startswith(f"_{name}_") and key[len(name) + 2 :].isdigit()
 
 
 def _derived_score(metric, key):
     return lambda meters: round(score(metric, meters[key].sum), 2)
-
-
-# -- patience --------------------------------------------------------------------------------
-
-
-def patience():
-    """What fairseq's early stopping has counted so far, or None outside training.
-
-    fairseq keeps it on a function, ``should_stop_early``, and forgets it on resume.
-    """
-    counter = _early_stopping()
-    if counter is None or not hasattr(counter, "best"):
-        return None
-    return {"best": float(counter.best), "num_runs": int(counter.num_runs)}
-
-
-def restore_patience(saved):
-    """Give fairseq's early stopping back what :func:`patience` saved."""
-    counter = _early_stopping()
-    if counter is not None and saved:
-        counter.best, counter.num_runs = saved["best"], saved["num_runs"]
-
-
-def reason_to_stop(updates, saved_patience, max_update, patience):
-    """Why a training that was saved in this state had ended, or None if it had not.
-
-    fairseq itself asks only after another update, so a training that was killed after its
-    last checkpoint would come out one update, or one validation, longer.
-
-    Args:
-        updates: updates done.
-        saved_patience: what :func:`patience` saved.
-        max_update, patience: fairseq's settings; 0 is without end.
-    """
-    if 0 < max_update <= updates:
-        return f"with {updates:,} of {max_update:,} updates"
-    waited = (saved_patience or {}).get("num_runs", 0)
-    if 0 < patience <= waited:
-        return f"with {waited} validations without improvement (--patience {patience})"
-    return None
-
-
-def _early_stopping():
-    return getattr(sys.modules.get("fairseq_cli.train"), "should_stop_early", None)
-
-
-# -- after a kill ----------------------------------------------------------------------------
-
-
-def mend_last_checkpoint(last):
-    """Replace a truncated ``checkpoint_last.pt`` by the file that it was being copied from.
-
-    fairseq writes the first checkpoint of a save whole, and copies it to the other
-    names, ``checkpoint_last.pt`` being the final one. A kill in mid-copy leaves that
-    file short, and its model is then complete under the other name, the newest.
-
-    Raises:
-        ValueError: it is damaged and no other checkpoint can be read.
-    """
-    try:
-        load_checkpoint(last)
-        return
-    except ValueError as error:
-        if "damaged" not in str(error):
-            raise
-    others = [path for path in last.parent.glob("checkpoint*.pt") if path != last]
-    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            load_checkpoint(path)
-        except ValueError:
-            continue
-        part = last.with_name(last.name + ".part")
-        shutil.copyfile(path, part)
-        os.replace(part, last)
-        logger.warning(f"{last} was cut short by a kill; taken anew from {path.name}")
-        return
-    raise ValueError(f"{last} is damaged and {last.parent} holds no other checkpoint; remove it")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset
 
-from fairseq_plugins.mixture import MixtureDataset, parse_mixture, slices_per_pass
+from fairseq_plugins.data.mixture import MixtureDataset, parse_mixture, slices_per_pass
 
 
 def bitext(size, first):
