@@ -17,6 +17,17 @@
 #   --filter STEP            reject distilled pairs, for example repetition or copy; may be
 #                            repeated (dad-select --list-steps)
 #   --rejected WORD          drop what a filter rejects, or take its reference
+#   --loss LIST              how students learn of a teacher, one row in the table for each:
+#                            plain          its translations alone (default)
+#                            word           its distribution for every word too
+#                            selective      the same for the words that are hardest for the student
+#                            sequence-risk  plain, then minimum-risk training on its n-best
+#   --adapt NAME             how teachers and students are adapted to a domain:
+#                            plain          in-domain bitext alone (default)
+#                            anchored       held near the distribution of the general model
+#                            ewc            held near its weights (elastic weight consolidation)
+#                            replay=SHARE   with general bitext as SHARE of the pairs, as in replay=0.25
+#                            lora           in a low-rank update of the weights
 #   --jobs N                 run up to N stages side by side where they do not depend on each other
 #   --updates N              at most N updates in every training, for a trial
 #   --lines N                at most N training pairs of every corpus, for a trial
@@ -49,10 +60,12 @@ set -euo pipefail
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$recipes/command_line.sh"
 source "$recipes/sizes.sh"
+source "$recipes/grid.sh"
+source "$recipes/stage.sh"
 
 read_options() {  # sets the variables named after the options
   config='' general='' domains=() work='' size='' teacher_size='' configurations='' updates=''
-  targets=best filters=() rejected=drop
+  targets=best filters=() rejected=drop loss=plain adapt=plain
   lines='' precision='' chosen_jobs='' chosen_vocabulary_size='' first_stage=1 last_stage=11 dry_run='' train_flags=()
   while (( $# )); do
     case $1 in
@@ -75,6 +88,8 @@ read_options() {  # sets the variables named after the options
       --targets) targets=$2 ;;
       --filter) filters+=(--filter "$2") ;;
       --rejected) rejected=$2 ;;
+      --loss) loss=$2 ;;
+      --adapt) adapt=$2 ;;
       --updates) updates=$2 ;;
       --lines) lines=$2 ;;
       --stage) first_stage=$2 ;;
@@ -115,6 +130,16 @@ check_options() {  # and find what they leave open in the config
   esac
   [[ $rejected == drop || $rejected == reference ]] \
     || fail "--rejected is drop or reference, not '$rejected'"
+  IFS=', ' read -r -a losses <<< "$loss"
+  for loss in "${losses[@]}"; do
+    [[ $loss =~ ^(plain|word|selective|sequence-risk)$ ]] \
+      || fail "--loss is plain, word, selective or sequence-risk, or several with commas, not '$loss'"
+  done
+  check_adapt "$adapt"
+  if [[ $adapt == anchored || $adapt == ewc ]] && [[ ${losses[*]} != plain ]]; then
+    fail "--adapt $adapt and --loss ${losses[*]} are two losses for one training; leave one out"
+  fi
+  find_variants
   for name in "$size" "$teacher_size"; do
     size_flags "$name" || exit 1
   done
@@ -131,17 +156,6 @@ check_options() {  # and find what they leave open in the config
   done
 }
 
-# what the chosen configurations need
-needs() {  # what the start or the target of a configuration is: needs KIND VALUE
-  local number
-  for number in "${configurations[@]}"; do
-    [[ $("${1}_of" "$number") != "$2" ]] || return 0
-  done
-  return 1
-}
-start_of() { case $1 in [123]) echo random ;; [456]) echo references ;; [789]) echo distilled ;; esac; }
-target_of() { case $1 in [147]) echo references ;; [258]) echo scratch ;; [369]) echo adapted ;; esac; }
-
 enter_work() {  # stages are written with paths inside the run's folder, which can then be moved
   export PATH=$recipes/stages:$PATH
   if [[ ! $dry_run ]]; then
@@ -155,75 +169,6 @@ enter_work() {  # stages are written with paths inside the run's folder, which c
   fi
 }
 
-shown=0
-heading() {  # NUMBER TITLE: once for each stage
-  (( $1 != shown && $1 >= first_stage && $1 <= last_stage )) || return 0
-  printf '\nStage %s of 11: %s\n' "$1" "$2" >&2
-  shown=$1
-}
-
-beside() {  # NUMBER TITLE COMMAND...: start a part of a stage that depends on no other part
-  heading "$1" "$2"
-  shift 2
-  if (( jobs_at_once == 1 )) || [[ $dry_run ]]; then
-    "$@"
-    return
-  fi
-  while (( $(jobs -pr | wc -l) >= jobs_at_once )); do sleep 0.1; done
-  local threads=$(( $(nproc) / jobs_at_once ))
-  OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(( threads > 0 ? threads : 1 ))} "$@" &
-  started+=($!)
-}
-started=()
-
-all_done() {  # wait for all that was started beside each other
-  local process failed=''
-  for process in ${started[@]+"${started[@]}"}; do
-    wait "$process" || failed=1
-  done
-  started=()
-  [[ ! $failed ]] || fail "a stage failed; what it said stands above"
-}
-
-stop_started() {  # Ctrl-C and SIGTERM do not reach what runs in the background
-  local process
-  started+=(${!:-})  # a signal may come before it was noted
-  for process in "${started[@]}"; do kill "$process" 2> /dev/null || true; done
-  for process in "${started[@]}"; do wait "$process" 2> /dev/null || true; done
-}
-heed_signals() {  # in every shell that starts something
-  trap stop_started EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
-}
-
-stage() {  # NUMBER TITLE [dad-stage flags] -- COMMAND...
-  local number=$1 title=$2 flags=()
-  shift 2
-  while [[ $1 != -- ]]; do flags+=("$1"); shift; done
-  shift
-  (( number >= first_stage && number <= last_stage )) || return 0
-  heading "$number" "$title"
-  if [[ ! $dry_run ]]; then
-    # in the background and waited for, because a shell in wait heeds signals at once
-    heed_signals
-    dad-stage "${flags[@]}" -- "$@" &
-    started=($!)
-    wait "$!"
-    started=()
-    return
-  fi
-  # in a dry run the stage scripts say what they would call
-  local i
-  for (( i = 0; i < ${#flags[@]}; i++ )); do
-    [[ ${flags[i]} == --out ]] && set -- "${@//\{out\}/${flags[i + 1]}}"
-  done
-  case $1 in
-    *.sh) "$1" --dry-run "${@:2}" ;;
-    *) print_command "$@" ;;
-  esac
-}
-
 train() {  # NUMBER TITLE OUT DATA [dad-stage flags] -- TRAIN.SH-FLAGS
   local number=$1 title=$2 out=$3 data=$4 flags=()
   shift 4
@@ -234,12 +179,91 @@ train() {  # NUMBER TITLE OUT DATA [dad-stage flags] -- TRAIN.SH-FLAGS
     ${train_flags[@]+"${train_flags[@]}"}
 }
 
-distil() {  # NUMBER TITLE DOMAIN TEACHER
+distil() {  # NUMBER TITLE DOMAIN TEACHER [DISTIL.SH-FLAGS]
   stage "$1" "$2" --resume --screen all --in "teacher/$4" --in "corpora/$3/text" --in vocabulary \
     --out "distilled/$3/$4" \
     -- distil.sh --teacher "teacher/$4" --text "corpora/$3/text" --vocabulary vocabulary \
-    "${languages[@]}" --beam "$teacher_beam" --out '{out}' "${selection[@]}" \
+    "${languages[@]}" --beam "$teacher_beam" --out '{out}' "${selection[@]}" "${@:5}" \
     ${teacher_compute_type:+-- --compute-type "$teacher_compute_type"}
+}
+
+cache() {  # NUMBER TITLE DATA TEACHER: the teacher's distribution over a prepared folder
+  stage "$1" "$2" --resume --in "teacher/$4" --in "$3" --out "$(cache_of "$3")" \
+    -- dad-cache-teacher --teacher "teacher/$4" --data "$3" --out '{out}/distribution'
+}
+cache_of() { echo "cached/${1%/prepared}"; }
+
+candidates() {  # NUMBER TITLE DOMAIN TEACHER: the teacher's n-best with their costs
+  stage "$1" "$2" --in "distilled/$3/$4" --in "corpora/$3/text" --in vocabulary \
+    --out "candidates/$3/$4" \
+    -- dad-candidates --nbest "distilled/$3/$4/decoded/train.$target_lang.nbest" \
+    --references "corpora/$3/text/train.$target_lang" "${languages[@]}" \
+    --vocabulary vocabulary --data "distilled/$3/$4/prepared" --out '{out}'
+}
+
+learn() {  # LOSS DATA...: adds to the flags of train.sh and dad-stage how DATA is learnt
+  local loss=$1 data caches=() list
+  shift
+  [[ $loss != plain ]] || return 0
+  learning+=(--loss "$loss")
+  if [[ $loss == sequence-risk ]]; then
+    data=${1%/prepared}
+    learning+=(--candidates "candidates/${data#distilled/}")
+    learning_inputs+=(--in "candidates/${data#distilled/}")
+    return
+  fi
+  for data in "$@"; do
+    caches+=("$(cache_of "$data")/distribution")
+    learning_inputs+=(--in "$(cache_of "$data")")
+  done
+  printf -v list ':%s' "${caches[@]}"
+  learning+=(--teacher-cache "${list#:}")
+}
+
+adapt() {  # INIT GENERAL-DATA: adds to the flags of train.sh and dad-stage how INIT is adapted
+  learning+=(--init "$1") learning_inputs+=(--in "$1")
+  [[ $adapt == plain ]] || learning+=(--adapt "$adapt")
+  case $adapt in
+    replay=*) learning+=(--general "$2") learning_inputs+=(--in "$2") ;;
+    ewc) learning+=(--fisher "fisher/$1/fisher.pt") learning_inputs+=(--in "fisher/$1") ;;
+  esac
+}
+
+fisher() {  # NUMBER TITLE MODEL: what matters in its weights for the general domain
+  [[ $adapt == ewc ]] || return 0
+  stage "$1" "$2" --in "$3" --in corpora/general/prepared --out "fisher/$3" \
+    -- dad-estimate-fisher --model "$3" --data corpora/general/prepared --out '{out}/fisher.pt'
+}
+
+distil_domain() {  # DOMAIN TEACHER: and what the losses need of that teacher
+  local title="distilled data, in domain" n_best=()
+  if any_loss sequence-risk; then n_best=(--n-best "$risk_candidates"); fi
+  distil 8 "$title" "$1" "$2" ${n_best[@]+"${n_best[@]}"}
+  if learns_distribution; then cache 8 "$title" "distilled/$1/$2/prepared" "$2"; fi
+  if any_loss sequence-risk; then candidates 8 "$title" "$1" "$2"; fi
+}
+
+student() {  # NUMBER LOSS DOMAIN
+  local data general start out
+  data=$(target_data "$1" "$3")
+  out=student/$size/$(with_loss "$1" "$2")/$3
+  start=$(start_of "$1")
+  learning=() learning_inputs=()
+  if [[ $2 == sequence-risk ]]; then
+    learning=(--init "student/$size/$1/$3") learning_inputs=(--in "student/$size/$1/$3")
+    learn "$2" "$data"
+  else
+    [[ $start == references ]] && general=corpora/general/prepared || general=$distilled
+    if [[ $start == distilled ]]; then start=$(with_loss distilled "$2"); fi
+    if [[ $start != random ]]; then adapt "student/$size/$start/general" "$general"; fi
+    if [[ $(target_of "$1") != references ]]; then
+      [[ $adapt == replay=* && $start != random ]] || general=''
+      learn "$2" "$data" $general
+    fi
+  fi
+  beside 9 "students, in domain" \
+    train 9 "students, in domain" "$out" "$data" ${learning_inputs[@]+"${learning_inputs[@]}"} \
+    -- --size "$size" ${learning[@]+"${learning[@]}"}
 }
 
 score() {  # MODEL NAME LABEL DOMAIN
@@ -300,58 +324,65 @@ chain() {
 
   # 5 and 6: what the general students learn from
   training=("${student_training[@]}")
+  distilled=distilled/general/general/prepared
   if needs start distilled; then
     distil 5 "distilled data" general general
-    beside 6 "student" \
-      train 6 "student" "student/$size/distilled/general" distilled/general/general/prepared \
-      -- --size "$size"
+    if learns_distribution; then cache 5 "distilled data" "$distilled" general; fi
+    for loss in plain word selective; do
+      starts_with_loss "$loss" || continue
+      learning=() learning_inputs=()
+      learn "$loss" "$distilled"
+      beside 6 "student" \
+        train 6 "student" "student/$size/$(with_loss distilled "$loss")/general" "$distilled" \
+        ${learning_inputs[@]+"${learning_inputs[@]}"} -- --size "$size" ${learning[@]+"${learning[@]}"}
+    done
   fi
   if needs start references; then
     beside 6 "student" \
       train 6 "student" "student/$size/references/general" corpora/general/prepared -- --size "$size"
   fi
   all_done
+  for start in references distilled; do
+    if needs start "$start"; then fisher 6 "student" "student/$size/$start/general"; fi
+  done
+  if [[ $adapt == replay=* ]] && needs start references && learns_distribution; then
+    cache 6 "student" corpora/general/prepared general
+  fi
 
   for name in "${names[@]}"; do
     # 7 and 8
     training=("${teacher_adaptation[@]}")
-    train 7 "teacher, in domain" "teacher/$name" "corpora/$name/prepared" --in teacher/general \
-      -- --size "$teacher_size" --init teacher/general
+    learning=() learning_inputs=()
+    fisher 7 "teacher, in domain" teacher/general
+    adapt teacher/general corpora/general/prepared
+    train 7 "teacher, in domain" "teacher/$name" "corpora/$name/prepared" "${learning_inputs[@]}" \
+      -- --size "$teacher_size" "${learning[@]}"
     if needs target adapted; then
-      distil 8 "distilled data, in domain" "$name" "$name"
+      distil_domain "$name" "$name"
     fi
     if needs target scratch; then
       train 7 "teacher, in domain" "teacher/$name-scratch" "corpora/$name/prepared" \
         -- --size "$teacher_size"
-      distil 8 "distilled data, in domain" "$name" "$name-scratch"
+      distil_domain "$name" "$name-scratch"
     fi
 
     # 9: the students; equal tries for all
     training=("${student_adaptation[@]}")
-    for number in "${configurations[@]}"; do
-      start=$(start_of "$number")
-      case $(target_of "$number") in
-        references) data=corpora/$name/prepared ;;
-        scratch) data=distilled/$name/$name-scratch/prepared ;;
-        adapted) data=distilled/$name/$name/prepared ;;
-      esac
-      if [[ $start == random ]]; then
-        beside 9 "students, in domain" \
-          train 9 "students, in domain" "student/$size/$number/$name" "$data" -- --size "$size"
-      else
-        init=student/$size/$start/general
-        beside 9 "students, in domain" \
-          train 9 "students, in domain" "student/$size/$number/$name" "$data" --in "$init" \
-          -- --size "$size" --init "$init"
-      fi
+    for variant in "${variants[@]}"; do
+      [[ $variant == *" sequence-risk" ]] || student ${variant% *} ${variant#* } "$name"
+    done
+    all_done
+    training=("${student_risk[@]}")
+    for variant in "${variants[@]}"; do
+      [[ $variant != *" sequence-risk" ]] || student ${variant% *} ${variant#* } "$name"
     done
     all_done
 
     # 10
-    rows=() models=()
+    rows=() models=() named_rows='|'
     row() {  # MODEL NAME LABEL
       beside 10 "scores" score "$1" "$2" "$3" "$name"
-      rows+=("scores/$name/$1")
+      rows+=("scores/$name/$1") named_rows+="$2|"
       models+=("exported/$1")
     }
     row teacher/general "teacher" "general references"
@@ -359,21 +390,24 @@ chain() {
     if needs start references; then
       row "student/$size/references/general" "general student R" "general references"
     fi
-    if needs start distilled; then
-      row "student/$size/distilled/general" "general student D" "general teacher's output"
-    fi
-    for number in "${configurations[@]}"; do
+    for loss in plain word selective; do
+      starts_with_loss "$loss" || continue
+      row "student/$size/$(with_loss distilled "$loss")/general" \
+        "$(named "general student D" "$loss")" "general teacher's output$(in_words "$loss")"
+    done
+    for variant in "${variants[@]}"; do
+      number=${variant% *} loss=${variant#* }
       case $(start_of "$number") in
         random) label='' ;;
         references) label='general references, then ' ;;
-        distilled) label="general teacher's output, then " ;;
+        distilled) label="general teacher's output$(in_words "$(loss_of_start "$loss")"), then " ;;
       esac
       case $(target_of "$number") in
         references) label+="$name references" ;;
-        scratch) label+="$name-only teacher's output" ;;
-        adapted) label+="adapted teacher's output" ;;
+        scratch) label+="$name-only teacher's output$(in_words "$loss")" ;;
+        adapted) label+="adapted teacher's output$(in_words "$loss")" ;;
       esac
-      row "student/$size/$number/$name" "$number" "$label"
+      row "student/$size/$(with_loss "$number" "$loss")/$name" "$(named "$number" "$loss")" "$label"
     done
     all_done
 
@@ -381,23 +415,34 @@ chain() {
     speed_inputs=() report_inputs=() report_flags=()
     for model in "${models[@]}"; do speed_inputs+=(--in "$model"); done
     for folder in "${rows[@]}"; do report_inputs+=(--in "$folder") report_flags+=(--scores "$folder"); done
-    compare() {  # NEW OLD WORDS: if both configurations were asked for
-      if [[ " ${configurations[*]} " == *" $1 "* && " ${configurations[*]} " == *" $2 "* ]]; then
+    compare() {  # NEW OLD WORDS: if both are rows
+      if [[ $named_rows == *"|$1|"* && $named_rows == *"|$2|"* ]]; then
         report_flags+=(--compare "$1:$2:$3")
       fi
     }
-    report_flags+=(--compare "adapted teacher:teacher:adapting the teacher")
+    compare "adapted teacher" teacher "adapting the teacher"
     compare 4 1 "starting from a general student"
     compare 7 4 "distilling the general data"
     compare 9 7 "distilling again, with the adapted teacher"
-    for number in "${configurations[@]}"; do
-      case $(start_of "$number") in
-        references) report_flags+=(--compare "$number:general student R:adapting, configuration $number") ;;
-        distilled) report_flags+=(--compare "$number:general student D:adapting, configuration $number") ;;
-      esac
+    for variant in "${variants[@]}"; do
+      number=${variant% *} loss=${variant#* }
+      if [[ $loss != plain ]]; then
+        compare "$(named "$number" "$loss")" "$number" "$(step_of "$loss"), configuration $number"
+      fi
     done
-    for number in "${configurations[@]}"; do
-      report_flags+=(--compare "$number:adapted teacher:configuration $number against its teacher")
+    for variant in "${variants[@]}"; do
+      number=${variant% *} loss=${variant#* }
+      case $(start_of "$number") in
+        references) start="general student R" ;;
+        distilled) start=$(named "general student D" "$(loss_of_start "$loss")") ;;
+        random) continue ;;
+      esac
+      number=$(named "$number" "$loss")
+      compare "$number" "$start" "adapting, configuration $number"
+    done
+    for variant in "${variants[@]}"; do
+      number=$(named "${variant% *}" "${variant#* }")
+      compare "$number" "adapted teacher" "configuration $number against its teacher"
     done
     stage 11 "report" "${speed_inputs[@]}" --in "corpora/$name/text/test.$source_lang" \
       --out "speed/$name" \

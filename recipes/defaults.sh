@@ -9,6 +9,7 @@ jobs_at_once=1           # stages side by side
 vocabulary_size=30000    # pieces of the joint vocabulary (the paper: 30k for each language)
 teacher_beam=12          # beam that makes distilled data
 teacher_compute_type=''   # of distilling; unset: float16 on a GPU, float32 on a CPU
+risk_candidates=8        # translations of a line that minimum-risk training weighs
 score_beam=5             # beam that the scores are measured with; greedy is added
 export_type=int8         # CTranslate2 weights of what is scored and shipped
 
@@ -27,3 +28,6 @@ student_training=("${common_training[@]}" --updates 300000 --epoch-fraction 0.5)
 # adapting: the same rate (the paper's), a quarter of a pass between validations
 teacher_adaptation=("${common_training[@]}" --updates 100000 --epoch-fraction 0.25)
 student_adaptation=("${common_training[@]}" --updates 100000 --epoch-fraction 0.25)
+
+# minimum-risk training goes on from a finished student: a low rate, few updates
+student_risk=("${common_training[@]}" --lr 0.00005 --updates 20000 --epoch-fraction 0.25)

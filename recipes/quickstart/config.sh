@@ -12,6 +12,7 @@ jobs_at_once=2           # stages side by side, one core each
 vocabulary_size=3000
 teacher_beam=5
 teacher_compute_type=int8
+risk_candidates=8
 score_beam=5
 export_type=int8
 
@@ -28,3 +29,4 @@ student_training=("${common_training[@]}" --updates 700 --epoch-fraction 0.5)
 
 teacher_adaptation=("${common_training[@]}" --updates 400 --lr 0.001 --warmup 100 --epoch-fraction 0.5)
 student_adaptation=("${common_training[@]}" --updates 400 --lr 0.001 --warmup 100 --epoch-fraction 0.5)
+student_risk=("${common_training[@]}" --updates 100 --lr 0.0003 --warmup 20 --epoch-fraction 0.5)

@@ -17,6 +17,7 @@
 #                                                 (Kim & Rush 2016)
 #                              mbr-N-METRIC       of N samples, that nearest to all the others
 #                                                 (minimum Bayes risk, Eikema & Aziz 2020)
+#   --n-best N               with --targets best: keep the N best too, in decoded/
 #   --filter STEP            reject pairs by a step of dad-select (dad-select --list-steps), such as
 #                            repetition or length-ratio:max=3; may be repeated
 #   --rejected WORD          drop what a filter rejects, or take its reference
@@ -28,7 +29,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../command_line.sh"
 
 teacher='' text='' vocabulary='' source_lang='' target_lang='' out='' beam=5 targets=best
-filters=() rejected=drop references='' dry_run='' extra=()
+filters=() rejected=drop references='' n_best='' dry_run='' extra=()
 while (( $# )); do
   case $1 in
     --help|-h) script_help "$0"; exit ;;
@@ -39,6 +40,7 @@ while (( $# )); do
     --target-lang) target_lang=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
     --beam) beam=$2; shift 2 ;;
+    --n-best) n_best=$2; shift 2 ;;
     --targets) targets=$2; shift 2 ;;
     --filter) filters+=(--step "$2"); shift 2 ;;
     --rejected) rejected=$2; shift 2 ;;
@@ -58,7 +60,8 @@ require_option "$0" --out "$out"
 candidates=$out/decoded/train.$target_lang.nbest
 case $targets in
   best)
-    search=(--beam "$beam")
+    [[ ! $n_best ]] || (( n_best <= beam )) || beam=$n_best
+    search=(--beam "$beam" ${n_best:+--n-best "$n_best"})
     choose=()
     candidates=$out/decoded/train.$target_lang
     ;;

@@ -7,6 +7,14 @@
 #   --out DIR                folder to fill; run again after a stop, training goes on from there
 #   --size NAME              large, medium, small, tiny, miniature-teacher or miniature
 #   --init MODEL             model folder to start from (weights only): this is adapting
+#   --loss NAME              plain (label-smoothed cross-entropy), word or selective (with
+#                            --teacher-cache), sequence-risk (with --candidates)
+#   --teacher-cache LIST     folders made by dad-cache-teacher, joined by colons
+#   --candidates DIR         folder made by dad-candidates
+#   --adapt NAME             how --init is adapted: plain, anchored, ewc (with --fisher),
+#                            replay=SHARE (with --general), lora
+#   --fisher FILE            file made by dad-estimate-fisher for --init
+#   --general DIR            prepared folder of general-domain bitext
 #   --updates N              stop after so many updates
 #   --lr X                   peak learning rate
 #   --warmup N               updates until the peak; constant afterwards, or see --schedule
@@ -32,6 +40,7 @@ source "$here/../command_line.sh"
 init='' updates=100000 lr=0.0002 warmup=1 schedule=fixed max_tokens=4096 update_frequency=1
 epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=fp32 seed=1 dry_run=''
 data='' out='' size_name='' extra=()
+loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general=''
 while (( $# )); do
   case $1 in
     --help|-h) script_help "$0"; exit ;;
@@ -39,6 +48,12 @@ while (( $# )); do
     --out) out=$2; shift 2 ;;
     --size) size_name=$2; shift 2 ;;
     --init) init=$2; shift 2 ;;
+    --loss) loss=$2; shift 2 ;;
+    --teacher-cache) teacher_cache=$2; shift 2 ;;
+    --candidates) candidates=$2; shift 2 ;;
+    --adapt) adapt=$2; shift 2 ;;
+    --fisher) fisher=$2; shift 2 ;;
+    --general) general=$2; shift 2 ;;
     --updates) updates=$2; shift 2 ;;
     --lr) lr=$2; shift 2 ;;
     --warmup) warmup=$2; shift 2 ;;
@@ -67,15 +82,46 @@ case $precision in
   *) fail "--precision is fp32, fp16 or bf16, not $precision" ;;
 esac
 
+case $loss in
+  plain) criterion=(--criterion label_smoothed_cross_entropy) ;;
+  word | selective)
+    require_option "$0" --teacher-cache "$teacher_cache"
+    criterion=(--criterion "${loss}_distillation" --teacher-cache "$teacher_cache")
+    ;;
+  sequence-risk)
+    require_option "$0" --candidates "$candidates"
+    criterion=(--criterion minimum_risk --candidates "$candidates")
+    ;;
+  *) fail "--loss is plain, word, selective or sequence-risk, not '$loss'" ;;
+esac
+
+check_adapt "$adapt"
+[[ $adapt == plain ]] || require_option "$0" --init "$init"
+[[ $adapt != anchored && $adapt != ewc || $loss == plain ]] \
+  || fail "--adapt $adapt and --loss $loss are two losses for one training; leave one out"
+adaptation=()
+case $adapt in
+  anchored) criterion=(--criterion anchored_adaptation) ;;
+  ewc)
+    require_option "$0" --fisher "$fisher"
+    criterion=(--criterion anchored_adaptation --anchor-weight 0 --fisher "$fisher")
+    ;;
+  replay=*)
+    require_option "$0" --general "$general"
+    adaptation=(--replay "$general=${adapt#replay=}")
+    ;;
+  lora) adaptation=(--lora-rank 8) ;;
+esac
+
 train=(
   fairseq-train "$data" --user-dir "$plugins"
   --task "$([[ $init ]] && echo domain_adaptation || echo sequence_distillation)"
   --save-dir "$out/checkpoints"
   ${init:+--finetune-from-model "$init/model.pt"}
   # model
-  "${shape[@]}" --dropout "$dropout"
+  "${shape[@]}" --dropout "$dropout" ${adaptation[@]+"${adaptation[@]}"}
   # loss
-  --criterion label_smoothed_cross_entropy --label-smoothing 0.1
+  "${criterion[@]}" --label-smoothing 0.1
   # optimisation
   --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0
   --lr "$lr" --lr-scheduler "$schedule" --warmup-updates "$warmup"
