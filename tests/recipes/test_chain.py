@@ -5,9 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,54 +13,13 @@ from data_prep.manifest import read_json
 from fairseq_plugins.checkpoints import load_checkpoint
 from fairseq_plugins.generation.generate import generate
 from fairseq_plugins.generation.nbest import read_nbest
-from tests.fixtures.models import read_text, write_text
-
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / "tests" / "fixtures" / "toy_config.sh"
-
-
-def corpus(folder, digits, seed):
-    """Numbers of the given digits as source, the same numbers backwards as target."""
-    chance = random.Random(seed)
-    lines = [" ".join(chance.choices(digits, k=chance.randint(3, 9))) for _ in range(400)]
-    lines = list(dict.fromkeys(lines))
-    folder.mkdir(parents=True)
-    for split, part in (("train", lines[34:]), ("dev", lines[:17]), ("test", lines[17:34])):
-        write_text(folder / f"{split}.de", part)
-        write_text(folder / f"{split}.en", [line[::-1] + " ." for line in part])
-    return folder
+from tests.fixtures.models import read_text
+from tests.fixtures.toy_chain import ROOT, chain_command, environment, run_chain, toy_corpora
 
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory):
-    root = tmp_path_factory.mktemp("corpora")
-    corpus(root / "general", "0123456", seed=1)
-    corpus(root / "odd", "1357", seed=2)
-    return root
-
-
-def chain_command(corpora, work, *options):
-    return [
-        "bash", str(ROOT / "recipes" / "chain.sh"), "--config", str(CONFIG),
-        "--general", str(corpora / "general"), "--domain", f"odd={corpora / 'odd'}",
-        "--work", str(work), *options,
-    ]  # fmt: skip
-
-
-def environment():
-    return {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
-
-
-def run_chain(corpora, work, *options):
-    return subprocess.run(
-        chain_command(corpora, work, *options), env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    return toy_corpora(tmp_path_factory.mktemp("corpora"))
 
 
 @pytest.fixture(scope="module")
