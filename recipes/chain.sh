@@ -7,8 +7,9 @@
 #                            (plain or .gz, one sentence a line, not tokenised)
 #   --domain NAME=DIR        in-domain bitext, the same files; may be repeated
 #   --work DIR               folder of the run; run again to go on or to change settings
-#   --size NAME              student: tiny, small, medium (or miniature, for demonstrations)
-#   --teacher-size NAME      teacher: large (miniature-teacher when the student is a miniature)
+#   --size NAME              student: tiny, small, medium, tiny_6_1 ... (or miniature, for
+#                            demonstrations); recipes/stages/train.sh --help has all, with numbers
+#   --teacher-size NAME      teacher: large (miniature_teacher when the student is a miniature)
 #   --configuration LIST     which of the nine students, for example 9 or 1,4,7,9
 #   --vocabulary-size N      pieces of the joint vocabulary (fewer for little text)
 #   --precision NAME         fp32, or fp16 or bf16 on a GPU
@@ -59,7 +60,6 @@
 set -euo pipefail
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$recipes/command_line.sh"
-source "$recipes/sizes.sh"
 source "$recipes/grid.sh"
 source "$recipes/stage.sh"
 
@@ -116,7 +116,7 @@ check_options() {  # and find what they leave open in the config
   jobs_at_once=${chosen_jobs:-$jobs_at_once}
   size=${size:-$student_size}
   if [[ ! $teacher_size ]]; then
-    [[ $size == miniature ]] && teacher_size=miniature-teacher || teacher_size=$default_teacher_size
+    [[ $size == miniature ]] && teacher_size=miniature_teacher || teacher_size=$default_teacher_size
   fi
   IFS=', ' read -r -a configurations <<< "${configurations:-9}"
   for number in "${configurations[@]}"; do
@@ -140,9 +140,8 @@ check_options() {  # and find what they leave open in the config
     fail "--adapt $adapt and --loss ${losses[*]} are two losses for one training; leave one out"
   fi
   find_variants
-  for name in "$size" "$teacher_size"; do
-    size_flags "$name" || exit 1
-  done
+  check_size --size "$size"
+  check_size --teacher-size "$teacher_size"
   [[ -d $general ]] || fail "--general: there is no folder $general"
   general=$(cd "$general" && pwd)
   declare -gA domain_folder=()

@@ -5,7 +5,7 @@ source_lang=de
 target_lang=en
 
 student_size=miniature
-default_teacher_size=miniature-teacher
+default_teacher_size=miniature_teacher
 
 jobs_at_once=2           # stages side by side, one core each
 

@@ -5,7 +5,7 @@
 #
 #   --data DIR               prepared folder: training bitext, dev set, vocabulary
 #   --out DIR                folder to fill; run again after a stop, training goes on from there
-#   --size NAME              large, medium, small, tiny, miniature-teacher or miniature
+#   --size NAME              architecture dad_NAME; see the table below
 #   --init MODEL             model folder to start from (weights only): this is adapting
 #   --loss NAME              plain (label-smoothed cross-entropy), word or selective (with
 #                            --teacher-cache), sequence-risk (with --candidates)
@@ -30,11 +30,51 @@
 #   --dry-run                print the commands and do nothing
 #
 # The best checkpoint is that with the highest BLEU of greedily decoded, detokenised dev text.
+#
+# Sizes: layers of encoder + decoder, width, feed-forward width, heads; parameters with a joint
+# vocabulary of 30,000 pieces, and how many of them are embeddings
+#
+#   large              6 + 6    512  2048    8     59.5 M   15.4 M
+#   medium             3 + 3    512  2048    8     37.4 M   15.4 M
+#   small              3 + 3    256  1024    8     13.2 M    7.7 M
+#   tiny               1 + 1    256  1024    8      9.5 M    7.7 M
+#   medium_12_1       12 + 1    512  2048    8     57.4 M   15.4 M
+#   small_12_1        12 + 1    256  1024    8     18.2 M    7.7 M
+#   tiny_6_1           6 + 1    256  1024    8     13.5 M    7.7 M
+#   miniature_teacher  2 + 2    256  1024    4     11.4 M    7.7 M
+#   miniature          1 + 1     96   384    4      3.1 M    2.9 M
+#   l2_w128            2 + 2    128   512    2      4.8 M    3.8 M
+#   l2_w256            2 + 2    256  1024    4     11.4 M    7.7 M
+#   l2_w512            2 + 2    512  2048    8     30.1 M   15.4 M
+#   l2_w768            2 + 2    768  3072   12     56.1 M   23.0 M
+#   l4_w128            4 + 4    128   512    2      5.7 M    3.8 M
+#   l4_w256            4 + 4    256  1024    4     15.1 M    7.7 M
+#   l4_w512            4 + 4    512  2048    8     44.8 M   15.4 M
+#   l4_w768            4 + 4    768  3072   12     89.2 M   23.0 M
+#   l6_w128            6 + 6    128   512    2      6.6 M    3.8 M
+#   l6_w256            6 + 6    256  1024    4     18.7 M    7.7 M
+#   l6_w512            6 + 6    512  2048    8     59.5 M   15.4 M
+#   l6_w768            6 + 6    768  3072   12    122.3 M   23.0 M
+#   l8_w128            8 + 8    128   512    2      7.5 M    3.8 M
+#   l8_w256            8 + 8    256  1024    4     22.4 M    7.7 M
+#   l8_w512            8 + 8    512  2048    8     74.2 M   15.4 M
+#   l8_w768            8 + 8    768  3072   12    155.4 M   23.0 M
+#   l10_w128          10 + 10   128   512    2      8.5 M    3.8 M
+#   l10_w256          10 + 10   256  1024    4     26.1 M    7.7 M
+#   l10_w512          10 + 10   512  2048    8     88.9 M   15.4 M
+#   l10_w768          10 + 10   768  3072   12    188.4 M   23.0 M
+#   l12_w128          12 + 12   128   512    2      9.4 M    3.8 M
+#   l12_w256          12 + 12   256  1024    4     29.8 M    7.7 M
+#   l12_w512          12 + 12   512  2048    8    103.6 M   15.4 M
+#   l12_w768          12 + 12   768  3072   12    221.5 M   23.0 M
+#
+# large to tiny: Gordon & Duh (2020). *_6_1, *_12_1: deep encoder and shallow decoder, fast on a CPU
+# (Kasai et al. 2021). lDEPTH_wWIDTH: the grid of Turc et al. (2019). The miniatures are for
+# demonstrations. All embeddings are tied. A flag after -- wins: -- --encoder-layers 4
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 plugins=$(cd "$here/../../fairseq_plugins" && pwd)
-source "$here/../sizes.sh"
 source "$here/../command_line.sh"
 
 init='' updates=100000 lr=0.0002 warmup=1 schedule=fixed max_tokens=4096 update_frequency=1
@@ -74,7 +114,7 @@ done
 require_option "$0" --data "$data"
 require_option "$0" --out "$out"
 require_option "$0" --size "$size_name"
-size_flags "$size_name"
+check_size --size "$size_name"
 
 case $precision in
   fp32) precision_flags=() ;;
@@ -119,7 +159,7 @@ train=(
   --save-dir "$out/checkpoints"
   ${init:+--finetune-from-model "$init/model.pt"}
   # model
-  "${shape[@]}" --dropout "$dropout" ${adaptation[@]+"${adaptation[@]}"}
+  --arch "dad_$size_name" --dropout "$dropout" ${adaptation[@]+"${adaptation[@]}"}
   # loss
   "${criterion[@]}" --label-smoothing 0.1
   # optimisation

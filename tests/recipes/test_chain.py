@@ -240,7 +240,8 @@ def wait_for_a_stage(process, work, known):
     [
         (["--configuration", "10"], "a configuration is a number from 1 to 9, not '10'"),
         (["--stage", "12"], "a stage is a number from 1 to 11, not '12'"),
-        (["--size", "huge"], "size 'huge' is unknown"),
+        (["--size", "huge"], "--size 'huge' is unknown; there are large, medium"),
+        (["--teacher-size", "huge"], "--teacher-size 'huge' is unknown"),
         (["--domain", "general=."], "a domain cannot be called general"),
         (["--domain", "x=nowhere"], "there is no folder nowhere"),
         (["--domain", "nofolder"], "NAME=DIR"),
