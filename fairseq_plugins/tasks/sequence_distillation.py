@@ -17,6 +17,7 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Optional
 
@@ -36,6 +37,7 @@ from fairseq_plugins.checkpoints import (
     mend_last_checkpoint,
     vocabulary_of,
 )
+from fairseq_plugins.data.candidates import candidates_beside, match_candidates
 from fairseq_plugins.data.companions import References, with_companions
 from fairseq_plugins.data.mixture import MixtureDataset, parse_mixture, slices_per_pass
 from fairseq_plugins.early_stopping import patience, reason_to_stop, restore_patience
@@ -73,6 +75,14 @@ class SequenceDistillationConfig(TranslationConfig):
     )
     valid_length_penalty: float = field(
         default=1.0, metadata={"help": "length penalty of the decoding in validation"}
+    )
+    candidates: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "for --criterion minimum_risk: FOLDER[:FOLDER...] made by dad-candidates, each "
+            "put beside the bitext (or dev set) that it was made for; a bitext without one "
+            "learns from its targets alone"
+        },
     )
     trust_checkpoint: bool = field(
         default=False,
@@ -218,7 +228,21 @@ class SequenceDistillationTask(TranslationTask):
         if split in self.cfg.valid_subset.split(",") and self.cfg.valid_beam:
             path = find_text(folder, split, self.cfg.target_lang)
             companions["references"] = References(path)
+        if self.cfg.candidates:
+            companions.update(
+                candidates_beside(
+                    folder, split, self._candidates, self.vocabulary, self.tgt_dict,
+                    self.cfg.left_pad_target, self.cfg.max_target_positions,
+                )
+            )  # fmt: skip
         return companions
+
+    @cached_property
+    def _candidates(self):
+        """Where the candidates folders of the run belong; looked up once there is data to load."""
+        places = [(folder, self.cfg.train_subset) for folder, _ in self.bitexts]
+        places += [(self.data_folder, split) for split in self.cfg.valid_subset.split(",")]
+        return match_candidates(utils.split_paths(self.cfg.candidates), places, self.vocabulary)
 
     def _training_mixture(self, epoch, combine):
         split, data = self.cfg.train_subset, self.cfg.data
