@@ -1,0 +1,298 @@
+"""The criterion ``minimum_risk`` on batches that the task makes."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from fairseq import options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from torch.nn.functional import log_softmax
+
+from fairseq_plugins.criterions.minimum_risk import split_rows
+from fairseq_plugins.data.candidates import Candidates
+from tests.fixtures.candidates import toy_candidates, toy_nbest
+from tests.fixtures.fairseq_cli import TINY
+
+LOGGED = ("risk", "lowest_cost", "chosen_cost", "risk_sentences")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = toy_nbest(tmp_path_factory.mktemp("risk") / "made", sentences=16)
+    toy_candidates(root)
+    without = np.load(root / "candidates" / "lists.npy")
+    without[::5] = -1  # every fifth sentence has no candidates
+    np.save(root / "candidates" / "lists.npy", without)
+    return root
+
+
+class Setting:
+    """A model in float64 without dropout, a batch, and criterions for them."""
+
+    def __init__(self, made, *words, candidates=True):
+        self.words = [
+            str(made / "prepared"), "--task", "sequence_distillation", *TINY,
+            "--dropout", "0", "--valid-beam", "0", "--cpu", *map(str, words),
+        ]  # fmt: skip
+        if candidates:
+            self.words += ["--candidates", str(made / "candidates")]
+        cfg = self._settings("label_smoothed_cross_entropy")
+        self.task = tasks.setup_task(cfg.task)
+        torch.manual_seed(7)
+        self.model = self.task.build_model(cfg.model).double()
+        self.task.load_dataset("train")
+        batches = self.task.get_batch_iterator(self.task.dataset("train"), max_tokens=600)
+        self.sample = next(batches.next_epoch_itr(shuffle=False))
+
+    def _settings(self, criterion, *words):
+        words = [*self.words, "--criterion", criterion, *map(str, words)]
+        args = options.parse_args_and_arch(options.get_training_parser(), words)
+        return convert_namespace_to_omegaconf(args)
+
+    def criterion(self, *words, name="minimum_risk"):
+        return self.task.build_criterion(self._settings(name, *words).criterion)
+
+    def loss(self, *words, name="minimum_risk", **settings):
+        """(loss, sample size, logging output, gradients)."""
+        self.model.zero_grad()
+        found = self.criterion(*words, name=name)(self.model, self.sample, **settings)
+        found[0].sum().backward()
+        return *found, {name: p.grad.clone() for name, p in self.model.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def setting(made):
+    return Setting(made)
+
+
+def by_hand(setting, weight=0.5, sharpness=1.0, mean=True, epsilon=0.1, most=99, skipped=0):
+    """(loss, risks) with every sequence alone in a batch, so without any padding."""
+    network, dataset = setting.model, setting.task.dataset("train")
+
+    def lprobs_of(source, target):
+        source = source.unsqueeze(0)
+        shifted = torch.cat([target[-1:], target[:-1]]).unsqueeze(0)
+        logits, _ = network(source, torch.tensor([source.numel()]), shifted)
+        return log_softmax(logits[0], dim=-1)[skipped:]
+
+    loss, risks = 0.0, []
+    for number in setting.sample["id"].tolist():
+        pair = dataset[number]
+        lprobs = lprobs_of(pair["source"], pair["target"])
+        nll = -lprobs.gather(-1, pair["target"][skipped:, None]).sum()
+        share = epsilon / (lprobs.size(-1) - 1)
+        nll = (1 - epsilon - share) * nll - share * lprobs.sum()
+        tokens, costs = pair["candidates"]
+        scores = []
+        for candidate in tokens[:most]:
+            of_tokens = lprobs_of(pair["source"], candidate)
+            of_tokens = of_tokens.gather(-1, candidate[skipped:, None])
+            scores.append(of_tokens.mean() if mean else of_tokens.sum())
+        if not scores:
+            loss += nll
+            continue
+        powers = torch.stack(scores).mul(sharpness).exp()
+        risks.append((powers * torch.tensor(costs[:most])).sum() / powers.sum())
+        loss += (1 - weight) * nll + weight * len(pair["target"]) * risks[-1]
+    return loss, torch.stack(risks)
+
+
+@pytest.mark.parametrize(
+    "of_task, flags, wishes",
+    [
+        ((), (), {}),
+        ((), ("--risk-weight", 1, "--risk-sharpness", 3), {"weight": 1, "sharpness": 3}),
+        ((), ("--risk-scores", "sum"), {"mean": False, "sharpness": 0.005}),
+        ((), ("--risk-candidates", 2), {"most": 2}),
+        (("--left-pad-target",), ("--risk-max-tokens", 20), {}),
+        ((), ("--ignore-prefix-size", 1), {"skipped": 1}),
+        (("--left-pad-source",), ("--report-accuracy", "--sentence-avg"), {}),
+    ],
+)
+def test_the_loss_is_that_of_every_sequence_alone(made, of_task, flags, wishes):
+    setting = Setting(made, *of_task)
+    loss, sample_size, logged, gradients = setting.loss(*flags)
+    expected, risks = by_hand(setting, **wishes)
+    # fairseq computes probabilities in float32
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+    assert logged["loss"].item() == pytest.approx(expected.item())
+    assert logged["risk"].item() == pytest.approx(risks.sum().item(), abs=1e-5)
+    assert logged["risk_sentences"] == len(risks) < logged["nsentences"]
+    sentences = "--sentence-avg" in flags
+    assert sample_size == logged["nsentences" if sentences else "ntokens"]
+    assert ("n_correct" in logged) is ("--report-accuracy" in flags)
+    setting.model.zero_grad()
+    expected.backward()
+    for name, parameter in setting.model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--label-smoothing", 0), ("--report-accuracy",), ("--ignore-prefix-size", 2),
+     ("--sentence-avg",)],
+)  # fmt: skip
+def test_weight_0_is_label_smoothed_cross_entropy_bit_for_bit(setting, flags):
+    theirs = setting.loss(*flags, name="label_smoothed_cross_entropy")
+    ours = setting.loss(*flags, "--risk-weight", 0)
+    assert torch.equal(ours[0], theirs[0]) and ours[1] == theirs[1]
+    assert {**theirs[2], **dict.fromkeys(LOGGED, 0.0)} == ours[2]
+    assert all(torch.equal(ours[3][name], theirs[3][name]) for name in theirs[3])
+
+
+def test_weight_0_measures_the_risk_in_validation(setting):
+    setting.model.eval()
+    try:
+        (theirs, *_), (ours, _, logged, _) = (
+            setting.loss(name="label_smoothed_cross_entropy"),
+            setting.loss("--risk-weight", 0),
+        )
+    finally:
+        setting.model.train()
+    assert torch.equal(ours, theirs)
+    assert logged["risk"].item() == pytest.approx(by_hand(setting)[1].sum().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 17, 40])
+def test_scoring_in_parts_changes_nothing(setting, max_tokens):
+    whole = setting.loss("--risk-max-tokens", 0)
+    parts = setting.loss("--risk-max-tokens", max_tokens)
+    torch.testing.assert_close(parts[0], whole[0])
+    for name in whole[3]:
+        torch.testing.assert_close(parts[3][name], whole[3][name], rtol=1e-5, atol=1e-7)
+
+
+def test_parts_have_at_most_so_many_tokens_unless_one_row_has_more():
+    lengths = [9, 7, 7, 3, 2, 2, 1]
+    for most in range(1, 40):
+        parts = list(split_rows(lengths, most))
+        assert [row for first, end in parts for row in range(first, end)] == list(range(7))
+        for first, end in parts:
+            assert end - first == 1 or (end - first) * lengths[first] <= most
+    assert list(split_rows(lengths, None)) == [(0, 7)]
+    assert len(list(split_rows(lengths, 18))) == 3
+
+
+def test_parts_are_those_of_max_tokens_unless_told_otherwise(setting):
+    assert setting.criterion().max_tokens == 600
+    assert setting.criterion("--risk-max-tokens", 50).max_tokens == 50
+    assert setting.criterion("--risk-max-tokens", 0).max_tokens is None
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--risk-weight", 0.4), ("--risk-scores", "sum"), ("--risk-sharpness", 2),
+     ("--risk-candidates", 3)],
+)  # fmt: skip
+def test_every_option_changes_the_loss(setting, flags):
+    assert setting.loss(*flags)[0].item() != pytest.approx(setting.loss()[0].item(), abs=1e-6)
+
+
+def test_a_batch_without_candidates_learns_from_its_targets(setting):
+    before = setting.sample
+    pairs = [dict(setting.task.dataset("train")[number]) for number in (0, 5, 10)]
+    setting.sample = setting.task.dataset("train").collater(pairs)
+    try:
+        assert setting.sample["candidates"]["slots"] == []
+        ours = setting.loss("--risk-weight", 1)
+        theirs = setting.loss(name="label_smoothed_cross_entropy")
+    finally:
+        setting.sample = before
+    assert torch.equal(ours[0], theirs[0])
+    assert ours[2].keys() == setting.loss()[2].keys()  # or processes could not be summed up
+
+
+def test_it_can_be_had_by_sentence(setting):
+    by_sentence = setting.loss(reduce=False)[0]
+    assert by_sentence.shape == (setting.sample["target"].size(0),)
+    torch.testing.assert_close(by_sentence.sum(), setting.loss()[0])
+
+
+def test_a_step_makes_the_cheapest_candidate_more_probable(made):
+    setting = Setting(made)
+    criterion = setting.criterion("--risk-weight", 1)
+    before = criterion(setting.model, setting.sample)[2]
+    optimiser = torch.optim.SGD(setting.model.parameters(), lr=0.1)
+    for _ in range(3):
+        optimiser.zero_grad()
+        loss, sample_size, _ = criterion(setting.model, setting.sample)
+        (loss / sample_size).backward()
+        optimiser.step()
+    after = criterion(setting.model, setting.sample)[2]
+    assert after["risk"] < before["risk"]
+    assert after["lowest_cost"] == before["lowest_cost"]
+
+
+def test_costs_and_scores_keep_their_precision_in_half_precision(setting):
+    batch = copy.copy(setting.sample)
+    model = copy.deepcopy(setting.model).bfloat16()
+    logged = setting.criterion()(model, batch)[2]
+    assert logged["risk"].dtype == torch.float32
+    assert batch["candidates"]["costs"].dtype == torch.float64
+    exact = setting.loss()[2]
+    assert logged["risk"].item() == pytest.approx(exact["risk"].item(), rel=0.02)
+    assert logged["lowest_cost"].item() == pytest.approx(exact["lowest_cost"].item(), rel=1e-6)
+
+
+def test_costs_logged_are_means_of_the_sentences_with_candidates(setting):
+    from fairseq.logging import metrics
+
+    criterion = setting.criterion()
+    log = criterion(setting.model, setting.sample)[2]
+    empty = {**log, **dict.fromkeys(LOGGED, 0.0)}
+    with metrics.aggregate() as found:
+        criterion.reduce_metrics([log, empty])
+    values = found.get_smoothed_values()
+    lowest = []
+    for number in setting.sample["id"].tolist():
+        tokens, costs = setting.task.dataset("train")[number]["candidates"]
+        lowest += [min(costs)] if tokens else []
+    assert values["lowest_cost"] == pytest.approx(100 * np.mean(lowest), abs=1e-3)
+    assert values["risk"] == pytest.approx(100 * (log["risk"] / len(lowest)).item(), abs=1e-3)
+    assert values["lowest_cost"] <= values["chosen_cost"] <= 100
+    with metrics.aggregate() as found:
+        criterion.reduce_metrics([empty])
+    assert "risk" not in found.get_smoothed_values()
+
+
+def test_the_chosen_cost_is_that_of_the_most_probable_candidate(setting):
+    sharp = setting.loss("--risk-sharpness", 1e6)[2]
+    plain = setting.loss()[2]
+    assert plain["chosen_cost"].item() == pytest.approx(sharp["risk"].item(), abs=1e-3)
+
+
+def test_candidates_too_long_for_the_model_are_left_out(made, setting):
+    dictionary = setting.task.target_dictionary
+    everything = Candidates(made / "candidates", 1024, dictionary, False)
+    longest = max(len(row) for i in range(len(everything)) for row in everything[i][0])
+    fewer = Candidates(made / "candidates", longest - 1, dictionary, False)
+    for number in range(len(everything)):
+        tokens, costs = everything[number]
+        kept = [(len(row), cost) for row, cost in zip(tokens, costs) if len(row) < longest]
+        kept = kept if len(kept) > 1 else []
+        assert [(len(row), cost) for row, cost in zip(*fewer[number])] == kept
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--risk-weight", 1.5), "--risk-weight is a share from 0 to 1, not 1.5"),
+        (("--risk-weight", math.nan), "--risk-weight is a share from 0 to 1, not nan"),
+        (("--risk-sharpness", 0), "--risk-sharpness is a number above 0, not 0"),
+        (("--risk-candidates", 1), "--risk-candidates is 2 or more, or 0 for all, not 1"),
+        (("--risk-candidates", -2), "--risk-candidates is 2 or more, or 0 for all, not -2"),
+        (("--risk-max-tokens", -1), "--risk-max-tokens is 0 or more, not -1"),
+    ],
+)
+def test_bad_options_are_refused(setting, flags, message):
+    with pytest.raises(ValueError, match=message):
+        setting.criterion(*flags)
+
+
+def test_it_needs_candidates_unless_they_count_nothing(made):
+    setting = Setting(made, candidates=False)
+    with pytest.raises(ValueError, match="needs --candidates FOLDER, made by dad-candidates"):
+        setting.criterion()
+    setting.criterion("--risk-weight", 0)
