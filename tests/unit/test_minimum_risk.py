@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from fairseq import options, tasks
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from torch.nn.functional import log_softmax
 
-from fairseq_plugins.criterions.minimum_risk import split_rows
+from fairseq_plugins.criterions.minimum_risk import MinimumRiskCriterion, split_rows
 from fairseq_plugins.data.candidates import Candidates
 from tests.fixtures.candidates import toy_candidates, toy_nbest
 from tests.fixtures.fairseq_cli import TINY
@@ -32,32 +33,31 @@ class Setting:
     """A model in float64 without dropout, a batch, and criterions for them."""
 
     def __init__(self, made, *words, candidates=True):
-        self.words = [
+        words = [
             str(made / "prepared"), "--task", "sequence_distillation", *TINY,
-            "--dropout", "0", "--valid-beam", "0", "--cpu", *map(str, words),
+            "--dropout", "0", "--valid-beam", "0", "--cpu", *words,
         ]  # fmt: skip
-        if candidates:
-            self.words += ["--candidates", str(made / "candidates")]
-        cfg = self._settings("label_smoothed_cross_entropy")
+        words += ["--candidates", str(made / "candidates")] if candidates else []
+        args = options.parse_args_and_arch(options.get_training_parser(), words)
+        cfg = convert_namespace_to_omegaconf(args)
         self.task = tasks.setup_task(cfg.task)
         torch.manual_seed(7)
         self.model = self.task.build_model(cfg.model).double()
         self.task.load_dataset("train")
-        batches = self.task.get_batch_iterator(self.task.dataset("train"), max_tokens=600)
-        self.sample = next(batches.next_epoch_itr(shuffle=False))
+        self.batch(range(len(self.task.dataset("train"))))
 
-    def _settings(self, criterion, *words):
-        words = [*self.words, "--criterion", criterion, *map(str, words)]
-        args = options.parse_args_and_arch(options.get_training_parser(), words)
-        return convert_namespace_to_omegaconf(args)
+    def batch(self, numbers):
+        """Take these sentences for the batch."""
+        dataset = self.task.dataset("train")
+        self.sample = dataset.collater([dataset[number] for number in numbers])
 
-    def criterion(self, *words, name="minimum_risk"):
-        return self.task.build_criterion(self._settings(name, *words).criterion)
+    def criterion(self, kind=MinimumRiskCriterion, **settings):
+        return kind(self.task, **{"sentence_avg": False, "label_smoothing": 0.1, **settings})
 
-    def loss(self, *words, name="minimum_risk", **settings):
+    def loss(self, kind=MinimumRiskCriterion, reduce=True, **settings):
         """(loss, sample size, logging output, gradients)."""
         self.model.zero_grad()
-        found = self.criterion(*words, name=name)(self.model, self.sample, **settings)
+        found = self.criterion(kind, **settings)(self.model, self.sample, reduce=reduce)
         found[0].sum().backward()
         return *found, {name: p.grad.clone() for name, p in self.model.named_parameters()}
 
@@ -100,29 +100,28 @@ def by_hand(setting, weight=0.5, sharpness=1.0, mean=True, epsilon=0.1, most=99,
 
 
 @pytest.mark.parametrize(
-    "of_task, flags, wishes",
+    "flags, settings, wishes",
     [
-        ((), (), {}),
-        ((), ("--risk-weight", 1, "--risk-sharpness", 3), {"weight": 1, "sharpness": 3}),
-        ((), ("--risk-scores", "sum"), {"mean": False, "sharpness": 0.005}),
-        ((), ("--risk-candidates", 2), {"most": 2}),
-        (("--left-pad-target",), ("--risk-max-tokens", 20), {}),
-        ((), ("--ignore-prefix-size", 1), {"skipped": 1}),
-        (("--left-pad-source",), ("--report-accuracy", "--sentence-avg"), {}),
+        ((), {}, {}),
+        ((), {"risk_weight": 1, "risk_sharpness": 3}, {"weight": 1, "sharpness": 3}),
+        ((), {"risk_scores": "sum"}, {"mean": False, "sharpness": 0.005}),
+        ((), {"risk_candidates": 2}, {"most": 2}),
+        (("--left-pad-target",), {"risk_max_tokens": 20}, {}),
+        ((), {"ignore_prefix_size": 1}, {"skipped": 1}),
+        (("--left-pad-source",), {"report_accuracy": True, "sentence_avg": True}, {}),
     ],
 )
-def test_the_loss_is_that_of_every_sequence_alone(made, of_task, flags, wishes):
-    setting = Setting(made, *of_task)
-    loss, sample_size, logged, gradients = setting.loss(*flags)
+def test_the_loss_is_that_of_every_sequence_alone(made, flags, settings, wishes):
+    setting = Setting(made, *flags)
+    loss, sample_size, logged, gradients = setting.loss(**settings)
     expected, risks = by_hand(setting, **wishes)
     # fairseq computes probabilities in float32
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
     assert logged["loss"].item() == pytest.approx(expected.item())
     assert logged["risk"].item() == pytest.approx(risks.sum().item(), abs=1e-5)
     assert logged["risk_sentences"] == len(risks) < logged["nsentences"]
-    sentences = "--sentence-avg" in flags
-    assert sample_size == logged["nsentences" if sentences else "ntokens"]
-    assert ("n_correct" in logged) is ("--report-accuracy" in flags)
+    assert sample_size == logged["nsentences" if "sentence_avg" in settings else "ntokens"]
+    assert ("n_correct" in logged) is ("report_accuracy" in settings)
     setting.model.zero_grad()
     expected.backward()
     for name, parameter in setting.model.named_parameters():
@@ -130,13 +129,13 @@ def test_the_loss_is_that_of_every_sequence_alone(made, of_task, flags, wishes):
 
 
 @pytest.mark.parametrize(
-    "flags",
-    [(), ("--label-smoothing", 0), ("--report-accuracy",), ("--ignore-prefix-size", 2),
-     ("--sentence-avg",)],
+    "settings",
+    [{}, {"label_smoothing": 0}, {"report_accuracy": True}, {"ignore_prefix_size": 2},
+     {"sentence_avg": True}],
 )  # fmt: skip
-def test_weight_0_is_label_smoothed_cross_entropy_bit_for_bit(setting, flags):
-    theirs = setting.loss(*flags, name="label_smoothed_cross_entropy")
-    ours = setting.loss(*flags, "--risk-weight", 0)
+def test_weight_0_is_label_smoothed_cross_entropy_bit_for_bit(setting, settings):
+    theirs = setting.loss(LabelSmoothedCrossEntropyCriterion, **settings)
+    ours = setting.loss(risk_weight=0, **settings)
     assert torch.equal(ours[0], theirs[0]) and ours[1] == theirs[1]
     assert {**theirs[2], **dict.fromkeys(LOGGED, 0.0)} == ours[2]
     assert all(torch.equal(ours[3][name], theirs[3][name]) for name in theirs[3])
@@ -146,8 +145,8 @@ def test_weight_0_measures_the_risk_in_validation(setting):
     setting.model.eval()
     try:
         (theirs, *_), (ours, _, logged, _) = (
-            setting.loss(name="label_smoothed_cross_entropy"),
-            setting.loss("--risk-weight", 0),
+            setting.loss(LabelSmoothedCrossEntropyCriterion),
+            setting.loss(risk_weight=0),
         )
     finally:
         setting.model.train()
@@ -157,8 +156,8 @@ def test_weight_0_measures_the_risk_in_validation(setting):
 
 @pytest.mark.parametrize("max_tokens", [1, 17, 40])
 def test_scoring_in_parts_changes_nothing(setting, max_tokens):
-    whole = setting.loss("--risk-max-tokens", 0)
-    parts = setting.loss("--risk-max-tokens", max_tokens)
+    whole = setting.loss(risk_max_tokens=0)
+    parts = setting.loss(risk_max_tokens=max_tokens)
     torch.testing.assert_close(parts[0], whole[0])
     for name in whole[3]:
         torch.testing.assert_close(parts[3][name], whole[3][name], rtol=1e-5, atol=1e-7)
@@ -176,28 +175,26 @@ def test_parts_have_at_most_so_many_tokens_unless_one_row_has_more():
 
 
 def test_parts_are_those_of_max_tokens_unless_told_otherwise(setting):
-    assert setting.criterion().max_tokens == 600
-    assert setting.criterion("--risk-max-tokens", 50).max_tokens == 50
-    assert setting.criterion("--risk-max-tokens", 0).max_tokens is None
+    assert setting.criterion(max_tokens=600).max_tokens == 600
+    assert setting.criterion(max_tokens=600, risk_max_tokens=50).max_tokens == 50
+    assert setting.criterion(max_tokens=600, risk_max_tokens=0).max_tokens is None
 
 
 @pytest.mark.parametrize(
-    "flags",
-    [("--risk-weight", 0.4), ("--risk-scores", "sum"), ("--risk-sharpness", 2),
-     ("--risk-candidates", 3)],
-)  # fmt: skip
-def test_every_option_changes_the_loss(setting, flags):
-    assert setting.loss(*flags)[0].item() != pytest.approx(setting.loss()[0].item(), abs=1e-6)
+    "settings",
+    [{"risk_weight": 0.4}, {"risk_scores": "sum"}, {"risk_sharpness": 2}, {"risk_candidates": 3}],
+)
+def test_every_option_changes_the_loss(setting, settings):
+    assert setting.loss(**settings)[0].item() != pytest.approx(setting.loss()[0].item(), abs=1e-6)
 
 
 def test_a_batch_without_candidates_learns_from_its_targets(setting):
     before = setting.sample
-    pairs = [dict(setting.task.dataset("train")[number]) for number in (0, 5, 10)]
-    setting.sample = setting.task.dataset("train").collater(pairs)
+    setting.batch([0, 5, 10])
     try:
         assert setting.sample["candidates"]["slots"] == []
-        ours = setting.loss("--risk-weight", 1)
-        theirs = setting.loss(name="label_smoothed_cross_entropy")
+        ours = setting.loss(risk_weight=1)
+        theirs = setting.loss(LabelSmoothedCrossEntropyCriterion)
     finally:
         setting.sample = before
     assert torch.equal(ours[0], theirs[0])
@@ -212,7 +209,8 @@ def test_it_can_be_had_by_sentence(setting):
 
 def test_a_step_makes_the_cheapest_candidate_more_probable(made):
     setting = Setting(made)
-    criterion = setting.criterion("--risk-weight", 1)
+    setting.batch([1, 2, 3, 4])
+    criterion = setting.criterion(risk_weight=1)
     before = criterion(setting.model, setting.sample)[2]
     optimiser = torch.optim.SGD(setting.model.parameters(), lr=0.1)
     for _ in range(3):
@@ -258,7 +256,7 @@ def test_costs_logged_are_means_of_the_sentences_with_candidates(setting):
 
 
 def test_the_chosen_cost_is_that_of_the_most_probable_candidate(setting):
-    sharp = setting.loss("--risk-sharpness", 1e6)[2]
+    sharp = setting.loss(risk_sharpness=1e6)[2]
     plain = setting.loss()[2]
     assert plain["chosen_cost"].item() == pytest.approx(sharp["risk"].item(), abs=1e-3)
 
@@ -276,23 +274,23 @@ def test_candidates_too_long_for_the_model_are_left_out(made, setting):
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    "settings, message",
     [
-        (("--risk-weight", 1.5), "--risk-weight is a share from 0 to 1, not 1.5"),
-        (("--risk-weight", math.nan), "--risk-weight is a share from 0 to 1, not nan"),
-        (("--risk-sharpness", 0), "--risk-sharpness is a number above 0, not 0"),
-        (("--risk-candidates", 1), "--risk-candidates is 2 or more, or 0 for all, not 1"),
-        (("--risk-candidates", -2), "--risk-candidates is 2 or more, or 0 for all, not -2"),
-        (("--risk-max-tokens", -1), "--risk-max-tokens is 0 or more, not -1"),
+        ({"risk_weight": 1.5}, "--risk-weight is a share from 0 to 1, not 1.5"),
+        ({"risk_weight": math.nan}, "--risk-weight is a share from 0 to 1, not nan"),
+        ({"risk_sharpness": 0}, "--risk-sharpness is a number above 0, not 0"),
+        ({"risk_candidates": 1}, "--risk-candidates is 2 or more, or 0 for all, not 1"),
+        ({"risk_candidates": -2}, "--risk-candidates is 2 or more, or 0 for all, not -2"),
+        ({"risk_max_tokens": -1}, "--risk-max-tokens is 0 or more, not -1"),
     ],
 )
-def test_bad_options_are_refused(setting, flags, message):
+def test_bad_options_are_refused(setting, settings, message):
     with pytest.raises(ValueError, match=message):
-        setting.criterion(*flags)
+        setting.criterion(**settings)
 
 
 def test_it_needs_candidates_unless_they_count_nothing(made):
     setting = Setting(made, candidates=False)
     with pytest.raises(ValueError, match="needs --candidates FOLDER, made by dad-candidates"):
         setting.criterion()
-    setting.criterion("--risk-weight", 0)
+    setting.criterion(risk_weight=0)
