@@ -137,3 +137,19 @@ class SharedFolder:
             (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # the next process may be in it already
             self.path.rmdir()
+
+
+def differences(before, now, changed=()):
+    """What differs between two settings, as sentences for people.
+
+    Args:
+        before, now: dictionaries.
+        changed: {name: sentence} for settings whose values tell people nothing.
+    """
+    changes = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old != new:
+            flag = f"--{name.replace('_', '-')} was {old}, is {new}"
+            changes.append(changed[name] if name in changed else flag)
+    return changes

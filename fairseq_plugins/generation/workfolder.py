@@ -172,23 +172,5 @@ class WorkFolder(SharedFolder):
         return self.path / f"{number:06d}.{kind}"
 
 
-def differences(before, now):
-    """What differs between two identities, as sentences for people."""
-    changes = []
-    for name in sorted({*before, *now}):
-        old, new = before.get(name), now.get(name)
-        if old == new:
-            continue
-        if name == "source":
-            changes.append("the source text changed")
-        elif name == "references":
-            changes.append("the references changed")
-        elif name == "models":
-            changes.append("the model changed")
-        else:
-            changes.append(f"--{name.replace('_', '-')} was {old}, is {new}")
-    return changes
-
-
 def _digest(text):
     return hashlib.sha256(text.encode()).hexdigest()

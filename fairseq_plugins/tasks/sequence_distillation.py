@@ -11,6 +11,7 @@ On top of fairseq's ``translation`` task:
 - ``--patience`` survives a resume.
 """
 
+import functools
 import logging
 import os
 import sys
@@ -38,6 +39,8 @@ from fairseq_plugins.checkpoints import (
 )
 from fairseq_plugins.data.companions import References, with_companions
 from fairseq_plugins.data.mixture import MixtureDataset, parse_mixture, slices_per_pass
+from fairseq_plugins.data.teacher_targets import KEY as TEACHER
+from fairseq_plugins.data.teacher_targets import TeacherCaches
 from fairseq_plugins.early_stopping import patience, reason_to_stop, restore_patience
 from fairseq_plugins.evaluation.metrics import build_metric, score, statistics
 
@@ -73,6 +76,13 @@ class SequenceDistillationConfig(TranslationConfig):
     )
     valid_length_penalty: float = field(
         default=1.0, metadata={"help": "length penalty of the decoding in validation"}
+    )
+    teacher_cache: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "folders that dad-cache-teacher wrote, with colons between: one for each "
+            "bitext of the mixture, in any order; what a criterion distils from"
+        },
     )
     trust_checkpoint: bool = field(
         default=False,
@@ -202,6 +212,12 @@ class SequenceDistillationTask(TranslationTask):
 
     # -- data ----------------------------------------------------------------------------
 
+    @functools.cached_property
+    def teacher_cache(self):
+        """``TeacherCaches``, opened when they are asked for, or None without --teacher-cache."""
+        paths = self.cfg.teacher_cache
+        return TeacherCaches(paths, self.vocabulary) if paths else None
+
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         """Load a split; training is the mixture, held-out splits carry their untouched text."""
         if split == self.cfg.train_subset:
@@ -218,6 +234,11 @@ class SequenceDistillationTask(TranslationTask):
         if split in self.cfg.valid_subset.split(",") and self.cfg.valid_beam:
             path = find_text(folder, split, self.cfg.target_lang)
             companions["references"] = References(path)
+        training = split == self.cfg.train_subset
+        if self.teacher_cache and (training or split in self.cfg.valid_subset.split(",")):
+            companions[TEACHER] = self.teacher_cache.targets(
+                folder, split, self.tgt_dict.pad(), training
+            )
         return companions
 
     def _training_mixture(self, epoch, combine):
@@ -232,6 +253,8 @@ class SequenceDistillationTask(TranslationTask):
             dataset = with_companions(self.datasets.pop(split), self._companions(folder, split))
             loaded.append(dataset)
             logger.info(f"{folder}: {len(loaded[-1]):,} training pairs, weight {weight:g}")
+        if self.teacher_cache:
+            self.teacher_cache.check_all_used()
         if len(loaded) == 1 and self.bitexts[0][1] == 1 and self.slices == 1:
             return loaded[0]
         mixture = MixtureDataset(
