@@ -53,6 +53,7 @@ setup(
             "dad-evaluate = fairseq_plugins.evaluation.evaluate:main",
             "dad-score = fairseq_plugins.evaluation.score:main",
             "dad-speed = fairseq_plugins.evaluation.speed:main",
+            "dad-cache-teacher = fairseq_plugins.teachers.cache:main",
             "dad-report = fairseq_plugins.evaluation.report:main",
         ]
     },

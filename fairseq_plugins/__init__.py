@@ -1,4 +1,4 @@
-"""fairseq plugin: distil, adapt, distil. Importing registers its parts and does nothing else."""
+"""fairseq plugin: distil, adapt, distil. Importing registers and does nothing else."""
 
 import logging
 

@@ -1,3 +1,7 @@
-"""The registered criterions. fairseq looks into ``tasks/`` by itself, but not in here."""
+"""The registered criterions: each module holds one."""
 
-from fairseq_plugins.criterions import minimum_risk  # noqa: F401  importing registers
+from fairseq_plugins.criterions import (  # noqa: F401  importing registers
+    minimum_risk,
+    selective_distillation,
+    word_distillation,
+)

@@ -22,9 +22,9 @@ from fairseq.data import data_utils
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 
 from data_prep.binarise import binary_sizes
-from data_prep.files import sha256
 from data_prep.manifest import read_manifest
 from data_prep.vocabulary import differences
+from fairseq_plugins.teachers.cache_format import data_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -33,89 +33,82 @@ FILES = (f"{TOKENS}.bin", f"{TOKENS}.idx", COSTS, FIRST, LISTS)
 FEWEST = 2  # with fewer there is nothing to choose between
 
 
-def data_fingerprint(folder, split, langs):
-    """{file name: SHA-256} of the binaries of a prepared folder's split.
-
-    Raises:
-        FileNotFoundError: the folder has no such split.
-    """
-    prefix = f"{split}.{langs[0]}-{langs[1]}"
-    names = [f"{prefix}.{lang}.{kind}" for lang in langs for kind in ("bin", "idx")]
-    for name in names:
-        if not (Path(folder) / name).exists():
-            raise FileNotFoundError(f"{Path(folder) / name} is missing; prepare the folder again")
-    return {name: sha256(Path(folder) / name) for name in names}
-
-
-def match_candidates(paths, places, vocabulary):
-    """{(prepared folder, split): candidates folder}, each folder where its data are.
+class CandidatesFolders:
+    """The folders named by --candidates, found by the data that they were made for.
 
     Args:
-        paths: candidates folders.
-        places: [(prepared folder, split), ...] that the run reads.
-        vocabulary: that of the run.
+        paths: list of folders.
+        vocabulary: ``Vocabulary`` of the student's data.
 
     Raises:
-        FileNotFoundError, ValueError: a folder is no candidates folder, was made with another
-            vocabulary, belongs to none of the places, or to the same as another.
+        FileNotFoundError: a folder is missing or lacks a file.
+        ValueError: a folder is none that dad-candidates made, has another vocabulary, or is for
+            the same data as another.
     """
-    langs = (vocabulary.source_lang, vocabulary.target_lang)
-    matched, known = {}, {}
-    for path in map(Path, paths):
-        settings = _settings(path)
-        differing = differences(vocabulary.files, settings["vocabulary"])
-        if differing:
-            raise ValueError(
-                f"candidates {path} were made with another vocabulary ({', '.join(differing)} "
-                f"differ); make them again with dad-candidates --data and a folder of this run"
-            )
-        found = []
-        for place in dict.fromkeys(places):  # a bitext may be in a mixture twice
-            if place[1] != settings["split"]:
-                continue
-            if place not in known:
-                known[place] = data_fingerprint(*place, langs)
-            found += [place] if known[place] == settings["data"] else []
-        if not found:
-            folders = ", ".join(sorted({f"{folder} ({split})" for folder, split in places}))
-            raise ValueError(
-                f"candidates {path} belong to none of the prepared folders of this run: "
-                f"{folders}; they were made for the {settings['split']} of "
-                f"{settings['prepared']}. Make them with dad-candidates --data FOLDER, anew "
-                f"whenever FOLDER is prepared anew"
-            )
-        for place in found:
-            if place in matched:
+
+    def __init__(self, paths, vocabulary):
+        self._langs = (vocabulary.source_lang, vocabulary.target_lang)
+        self._made_for = {Path(path): _settings(Path(path)) for path in paths}
+        self._used = set()
+        data = []
+        for path, settings in self._made_for.items():
+            differing = differences(vocabulary.files, settings["vocabulary"])
+            if differing:
                 raise ValueError(
-                    f"--candidates names two folders for the {place[1]} of {place[0]}: "
-                    f"{matched[place]} and {path}; keep one of them"
+                    f"candidates {path} were made with another vocabulary than that of "
+                    f"{vocabulary.folder}: {', '.join(differing)} differ; make them again with "
+                    f"dad-candidates, whose --data is a folder of this run"
                 )
-            matched[place] = path
-    return matched
+            if settings["data"] in data:
+                other = list(self._made_for)[data.index(settings["data"])]
+                raise ValueError(
+                    f"--candidates names two folders for the same sentences, {other} and {path}; "
+                    f"keep one of them"
+                )
+            data.append(settings["data"])
 
+    def beside(self, folder, split, dictionary, left_pad, longest):
+        """{"candidates": companion} of a prepared folder's split; {} where there is nothing to put.
 
-def candidates_beside(folder, split, matched, vocabulary, dictionary, left_pad, longest):
-    """{"candidates": companion} of a prepared folder's split; {} where there is nothing to put.
+        A batch of a mixture is made alike from all of its bitexts, so if there are candidates for
+        some training set, each gets a companion.
 
-    If some bitext that is trained on has candidates, every one gets a companion, since a batch of
-    a mixture is made alike from all of them.
+        Args:
+            folder, split: what is to be found, by what the files hold and not by their place.
+            dictionary, left_pad, longest: see ``Candidates``.
+        """
+        of_split = {
+            path: made_for
+            for path, made_for in self._made_for.items()
+            if made_for["split"] == split
+        }
+        if not of_split:
+            return {}
+        data = data_fingerprint(folder, split, *self._langs)
+        for path, made_for in of_split.items():
+            if made_for["data"] == data:
+                self._used.add(path)
+                logger.info(f"{folder}: candidates for {split} from {path}")
+                return {"candidates": Candidates(path, longest, dictionary, left_pad)}
+        side = f"{split}.{'-'.join(self._langs)}.{self._langs[0]}"
+        sentences = len(binary_sizes(Path(folder) / side))
+        logger.info(f"{folder}: no candidates for {split}, it learns from its targets alone")
+        return {"candidates": NoCandidates(folder, sentences, dictionary, left_pad)}
 
-    Args:
-        folder, split: the place.
-        matched: of ``match_candidates``.
-        vocabulary: of the run.
-        dictionary, left_pad, longest: see ``Candidates``.
-    """
-    if (folder, split) in matched:
-        companion = Candidates(matched[folder, split], longest, dictionary, left_pad)
-        logger.info(f"{folder}: candidates for {split} from {companion.path}")
-        return {"candidates": companion}
-    if all(their_split != split for _, their_split in matched):
-        return {}
-    src_lang, tgt_lang = vocabulary.source_lang, vocabulary.target_lang
-    sentences = len(binary_sizes(Path(folder) / f"{split}.{src_lang}-{tgt_lang}.{src_lang}"))
-    logger.info(f"{folder}: no candidates for {split}, it learns from its targets alone")
-    return {"candidates": NoCandidates(folder, sentences, dictionary, left_pad)}
+    def check_all_used(self):
+        """Refuse a folder that belongs to nothing that was loaded; call it when all is.
+
+        Raises:
+            ValueError: names it.
+        """
+        for path, made_for in self._made_for.items():
+            if path not in self._used:
+                raise ValueError(
+                    f"candidates {path} were made for the {made_for['split']} of "
+                    f"{made_for['prepared']} as it was then, which this training does not read; "
+                    f"leave them out of --candidates, or make them with dad-candidates --data and "
+                    f"a folder of this run, anew whenever that is prepared anew"
+                )
 
 
 def _settings(path):

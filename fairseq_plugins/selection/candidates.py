@@ -47,6 +47,7 @@ from fairseq_plugins.generation.nbest import is_nbest, read_nbest
 from fairseq_plugins.selection.records import read_records
 from fairseq_plugins.selection.scores import PAIRWISE, pairwise, signature
 from fairseq_plugins.selection.streams import in_processes
+from fairseq_plugins.teachers.cache_format import data_fingerprint
 
 PROG = "dad-candidates"
 SPLITS = {"train": "train", "valid": "dev"}  # of a prepared folder, and their names as text
@@ -77,8 +78,6 @@ def make_candidates(data, nbest, source, references, out, *, metric="chrf", spli
     Raises:
         FileNotFoundError, FileExistsError, ValueError: see the message.
     """
-    from fairseq_plugins.data.candidates import data_fingerprint
-
     started = time.monotonic()
     _check_wishes(metric, split, max_pieces, workers)
     out, data = Path(out), Path(data)
@@ -100,7 +99,7 @@ def make_candidates(data, nbest, source, references, out, *, metric="chrf", spli
     processes = max(1, min(workers, len(numbers) // (BATCH_LINES * BATCHES_FOR_A_PROCESS)))
     with write_whole_folder(out, replace=overwrite) as part, in_processes(processes) as apply:
         langs = (vocabulary.source_lang, vocabulary.target_lang)
-        settings["data"] = data_fingerprint(data, split, langs)
+        settings["data"] = data_fingerprint(data, split, *langs)
         counts = _write(part, data, split, vocabulary, numbers, apply, prepare,
                         (source, nbest, references))  # fmt: skip
         inputs = [nbest, source, references, manifest_path(data)]
