@@ -87,7 +87,7 @@ def make_candidates(data, nbest, source, references, out, *, metric="chrf", spli
     vocabulary = read_vocabulary(data)
     lines_file, numbers = line_numbers(data, split, vocabulary, lines)
     settings = {
-        "metric": signature(metric, vocabulary.target_lang),
+        "metric": f"{metric}|{signature(metric, vocabulary.target_lang)}",
         "reference_too": reference_too,
         "max_pieces": max_pieces,
         "split": split,
@@ -156,7 +156,8 @@ def _read_line_numbers(path):
     numbers = array("q")
     for place, line in enumerate(read_lines(path), start=1):
         number, tab, _ = line.partition("\t")
-        if not tab or not number.isdecimal() or int(number) < max(1, *numbers[-1:]):
+        lowest = numbers[-1] if numbers else 1
+        if not tab or not number.isdecimal() or int(number) < lowest:
             raise ValueError(
                 f"{path}, line {place}: expected a line number (from 1, never falling), a tab and "
                 f"an origin, as dad-select writes them, found {line[:80]!r}"
