@@ -39,7 +39,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.command import parser, run
-from data_prep.files import read_lines, write_whole_folder
+from data_prep.files import read_lines, sha256, write_whole_folder
 from data_prep.manifest import manifest_path, read_manifest, write_manifest
 from data_prep.vocabulary import read_vocabulary
 from fairseq_plugins.generation.backends import usable_cores
@@ -128,7 +128,7 @@ def line_numbers(data, split, vocabulary, lines=None):
     kept = [number for number in range(1, counts["lines"] + 1) if number not in dropped]
     assert len(kept) == counts["pairs"], f"{manifest_path(data)} does not add up"
     if lines is None and split == "train":
-        lines = _lines_beside_text(manifest, vocabulary.source_lang)
+        lines = _lines_beside_text(data, manifest, vocabulary.source_lang)
     if lines is None:
         return None, np.array(kept)
     numbers = _read_line_numbers(lines)
@@ -140,14 +140,19 @@ def line_numbers(data, split, vocabulary, lines=None):
     return lines, numbers[np.array(kept) - 1]
 
 
-def _lines_beside_text(manifest, source_lang):
+def _lines_beside_text(data, manifest, source_lang):
     """The train.lines of dad-select beside the text of a prepared folder, or None."""
-    for name in manifest["inputs"]:
-        path = Path(name)
-        if path.name.removesuffix(".gz") == f"train.{source_lang}":
-            beside = path.with_name(LINES)
+    for name, recorded in manifest["inputs"].items():
+        text = Path(name)
+        if text.name.removesuffix(".gz") != f"train.{source_lang}":
+            continue
+        # a folder that was moved as a whole has the text where it was, seen from the binaries
+        for folder in (text.parent, data.parent / text.parent.name):
+            path, beside = folder / text.name, folder / LINES
+            if not beside.exists() or not path.exists() or sha256(path) != recorded:
+                continue
             # data_prep.clean writes line numbers too, of the raw text and without a tab
-            if beside.exists() and "\t" in next(read_lines(beside), ""):
+            if "\t" in next(read_lines(beside), ""):
                 return beside
     return None
 

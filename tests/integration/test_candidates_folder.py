@@ -154,6 +154,23 @@ def test_candidates_follow_their_sentences_through_selection(made, tmp_path):
     assert again == counts
 
 
+def test_the_line_numbers_are_found_in_a_folder_that_was_moved(made, tmp_path):
+    text = made / "text"
+    select(
+        text / "train.de", made / "train.nbest", tmp_path / "old" / "text", ("de", "en"),
+        workers=1, references=text / "train.en", steps=["length-ratio:max=1.05"],
+    )  # fmt: skip
+    binarise(tmp_path / "old" / "text", made / "vocabulary", tmp_path / "old" / "prepared",
+             held_out=text)  # fmt: skip
+    (tmp_path / "old").rename(tmp_path / "new")
+    counts = toy_candidates(made, tmp_path / "out", data=tmp_path / "new" / "prepared")
+    assert counts["sentences"] < counts["lines"]
+    with open(tmp_path / "new" / "text" / "train.de", "a") as file:
+        file.write("ba\n")  # another text than that which was prepared
+    with pytest.raises(ValueError, match="is not line"):
+        toy_candidates(made, tmp_path / "none", data=tmp_path / "new" / "prepared")
+
+
 def test_workers_change_nothing(made, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BATCH_LINES", 3)
     monkeypatch.setattr(module, "BATCHES_FOR_A_PROCESS", 1)
