@@ -88,7 +88,7 @@ def test_a_start_model_and_delayed_updates_and_a_bitext_without_candidates(made,
     assert sum(entry["bsz"] for entry in done.entries("train_inner")) == 40 + 2 * 7
 
 
-@pytest.mark.parametrize("precision", ["--bf16", "--amp"])
+@pytest.mark.parametrize("precision", ["--memory-efficient-fp16", "--amp"])
 def test_half_precision_trains(made, tmp_path, precision):
     half = losses(fit(made, tmp_path / "half", "--max-update", 2, precision))
     plain = losses(fit(made, tmp_path / "plain", "--max-update", 2))

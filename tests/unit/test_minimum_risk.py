@@ -9,7 +9,9 @@ import torch
 from fairseq import options, tasks
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.distributed import ModuleProxyWrapper
 from torch.nn.functional import log_softmax
+from torch.nn.parallel import DistributedDataParallel
 
 from fairseq_plugins.criterions.minimum_risk import MinimumRiskCriterion, split_rows
 from fairseq_plugins.data.candidates import Candidates
@@ -221,6 +223,26 @@ def test_a_step_makes_the_cheapest_candidate_more_probable(made):
     after = criterion(setting.model, setting.sample)[2]
     assert after["risk"] < before["risk"]
     assert after["lowest_cost"] == before["lowest_cost"]
+
+
+@pytest.mark.parametrize("max_tokens", [0, 40])
+def test_pytorchs_data_parallel_wrapper_gets_every_gradient_once(setting, tmp_path, max_tokens):
+    settings = {"risk_max_tokens": max_tokens}
+    expected = setting.loss(**settings)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1
+    )
+    plain = setting.model
+    try:
+        setting.model = ModuleProxyWrapper(DistributedDataParallel(plain))
+        for _ in range(2):  # what is not ready after the first backward pass shows in the second
+            loss, _, _, gradients = setting.loss(**settings)
+    finally:
+        setting.model = plain
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(loss, expected[0])
+    for name, gradient in expected[3].items():
+        torch.testing.assert_close(gradients[f"module.module.{name}"], gradient)
 
 
 def test_costs_and_scores_keep_their_precision_in_half_precision(setting):
