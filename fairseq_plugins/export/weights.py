@@ -35,6 +35,7 @@ NEUTRAL = {
     "path": None,
     "decode_with": None,
     "mixture": None,
+    "teacher_cache": None,
     "user_dir": None,
     "results_path": None,
     "log_file": None,

@@ -20,10 +20,16 @@ from data_prep.files import count_lines, one_line, read_lines, sha256
 from data_prep.manifest import manifest_path, read_json, write_manifest
 from fairseq_plugins.generation.policies import Policies
 from fairseq_plugins.generation.teacher import FAILED
-from fairseq_plugins.generation.workfolder import WorkFolder, differences, output_paths
+from fairseq_plugins.generation.workfolder import WorkFolder, output_paths
+from fairseq_plugins.shared_folder import differences
 
 OPEN = ("backend", "device", "compute_type", "batch_tokens")  # None: whatever suits
 SECONDS_BETWEEN_LOOKS = 0.3  # at the shards of other processes
+CHANGED = {  # settings whose values say nothing to people
+    "source": "the source text changed",
+    "references": "the references changed",
+    "models": "the model changed",
+}
 
 
 @dataclass(frozen=True)
@@ -311,7 +317,7 @@ def _changes(was, wishes):
     wanted = {
         name: value for name, value in wishes.items() if value is not None or name not in OPEN
     }
-    return differences({name: was.get(name) for name in wanted}, wanted)
+    return differences({name: was.get(name) for name in wanted}, wanted, CHANGED)
 
 
 def _is_done(work, wishes, overwrite):

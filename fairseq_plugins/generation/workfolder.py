@@ -4,12 +4,8 @@ A shard is a fixed number of source lines. ``000042.txt`` holds its translations
 all candidates where more than one was asked for, and ``000042.json`` their SHA-256 and counts;
 that file is written last, so a shard without it, or with another hash, is not finished.
 ``000042.partial.json`` is what an interrupted run kept of an unfinished shard.
-``settings.json`` tells which text, model and settings the shards belong to.
-
-Any number of processes may work in the folder, on one machine or through a shared disk that
-has locks: ``lock`` is held by all of them together, and by one alone while it begins or ends
-the work; a byte of ``claims`` is locked for every shard that is being decoded. The system takes
-the locks from a process that dies, so its shards are free again.
+``settings.json`` tells which text, model and settings the shards belong to. Any number of
+processes may work in the folder, see ``fairseq_plugins.shared_folder``.
 """
 
 import contextlib
@@ -25,8 +21,8 @@ from data_prep.files import sha256, write_whole
 from data_prep.manifest import manifest_path, read_json, write_json
 from fairseq_plugins.generation.nbest import format_candidates
 from fairseq_plugins.generation.policies import LEDGER_HEADER, count_special
+from fairseq_plugins.shared_folder import SharedFolder
 
-SETTINGS, LOCK, CLAIMS = "settings.json", "lock", "claims"
 TEXT, NBEST, LEDGER = "text", "nbest", "ledger"
 _CONVERSION = 1 << 30  # the byte of claims that stands for converting the model
 
@@ -41,7 +37,7 @@ def output_paths(out):
     }
 
 
-class WorkFolder:
+class WorkFolder(SharedFolder):
     """Finished shards of the decoding that will become file ``out``.
 
     Args:
@@ -50,44 +46,7 @@ class WorkFolder:
 
     def __init__(self, out):
         self.out = Path(out)
-        self.path = self.out.with_name(self.out.name + ".part")
-        self._lock_file = self._claims_file = None
-
-    # -- together with other processes -------------------------------------------------------
-
-    @contextlib.contextmanager
-    def entered(self, say=lambda text: None):
-        """Be in the folder; yields whether this process is the only one, and keeps others out.
-
-        Call :meth:`share` to let them in. At the end the folder goes, unless there is work
-        in it or somebody else.
-        """
-        alone = self._enter(say)
-        try:
-            yield alone
-        finally:
-            if self._take(fcntl.LOCK_EX | fcntl.LOCK_NB) and self._still_there():
-                if not self._has_work():
-                    self._remove()
-            self._leave()
-
-    def share(self):
-        """Let others in."""
-        self._take(fcntl.LOCK_SH)
-
-    def be_alone(self):
-        """Wait until all others have left; False if one of them ended the work meanwhile."""
-        self._take(fcntl.LOCK_UN)  # two that wait for each other would wait for ever
-        self._take(fcntl.LOCK_EX)
-        return self._still_there()
-
-    def claim(self, number):
-        """Take shard ``number`` for this process; False if another has it."""
-        return self._lock_byte(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def release(self, number):
-        """Give a shard that was claimed back."""
-        self._lock_byte(number, fcntl.LOCK_UN)
+        super().__init__(self.out.with_name(self.out.name + ".part"), "[0-9]*")
 
     @contextlib.contextmanager
     def converting(self):
@@ -97,80 +56,6 @@ class WorkFolder:
             yield self.path / "exported"
         finally:
             self._lock_byte(_CONVERSION, fcntl.LOCK_UN)
-
-    def _enter(self, say):
-        while True:
-            self.path.mkdir(exist_ok=True)
-            try:
-                self._lock_file = open(self.path / LOCK, "ab")
-                alone = self._take(fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not alone and not self._take(fcntl.LOCK_SH | fcntl.LOCK_NB):
-                    say(f"{self.path}: waiting for another process that begins or ends the work")
-                    self._take(fcntl.LOCK_SH)
-                # a run that has just ended may have removed the folder under our hands
-                if self._still_there():
-                    self._claims_file = open(self.path / CLAIMS, "ab")
-                    return alone
-            except FileNotFoundError:
-                pass
-            self._leave()
-
-    def _leave(self):
-        for file in (self._claims_file, self._lock_file):
-            if file is not None:
-                file.close()
-        self._lock_file = self._claims_file = None
-
-    def _take(self, operation):
-        try:
-            fcntl.flock(self._lock_file, operation)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _still_there(self):
-        try:
-            found = os.stat(self.path / LOCK)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(os.fstat(self._lock_file.fileno()), found)
-
-    def _lock_byte(self, number, operation):
-        try:
-            fcntl.lockf(self._claims_file, operation, 1, number)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
-
-    # -- settings ----------------------------------------------------------------------------
-
-    def settings(self):
-        """What the shards in the folder belong to, a dictionary, or None."""
-        path = self.path / SETTINGS
-        return read_json(path) if path.exists() else None
-
-    def begin(self, settings):
-        """Empty the folder for a new decoding."""
-        self.clear()
-        write_json(self.path / SETTINGS, settings)
-
-    def clear(self):
-        """Remove all but the locks."""
-        for file in self.path.iterdir():
-            if file.is_dir():
-                shutil.rmtree(file)
-            elif file.name not in (LOCK, CLAIMS):
-                file.unlink()
-
-    def _has_work(self):
-        return any(self.path.glob("[0-9]*"))
-
-    def _remove(self):
-        self.clear()
-        for name in (CLAIMS, LOCK):
-            (self.path / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # the next process may be in it already
-            self.path.rmdir()
 
     # -- shards ------------------------------------------------------------------------------
 
@@ -285,24 +170,6 @@ class WorkFolder:
 
     def _file(self, number, kind):
         return self.path / f"{number:06d}.{kind}"
-
-
-def differences(before, now):
-    """What differs between two identities, as sentences for people."""
-    changes = []
-    for name in sorted({*before, *now}):
-        old, new = before.get(name), now.get(name)
-        if old == new:
-            continue
-        if name == "source":
-            changes.append("the source text changed")
-        elif name == "references":
-            changes.append("the references changed")
-        elif name == "models":
-            changes.append("the model changed")
-        else:
-            changes.append(f"--{name.replace('_', '-')} was {old}, is {new}")
-    return changes
 
 
 def _digest(text):

@@ -11,6 +11,7 @@ On top of fairseq's ``translation`` task:
 - ``--patience`` survives a resume.
 """
 
+import functools
 import logging
 import os
 import sys
@@ -36,8 +37,11 @@ from fairseq_plugins.checkpoints import (
     mend_last_checkpoint,
     vocabulary_of,
 )
+from fairseq_plugins.data.candidates import CandidatesFolders
 from fairseq_plugins.data.companions import References, with_companions
 from fairseq_plugins.data.mixture import MixtureDataset, parse_mixture, slices_per_pass
+from fairseq_plugins.data.teacher_targets import KEY as TEACHER
+from fairseq_plugins.data.teacher_targets import TeacherCaches
 from fairseq_plugins.early_stopping import patience, reason_to_stop, restore_patience
 from fairseq_plugins.evaluation.metrics import build_metric, score, statistics
 
@@ -73,6 +77,21 @@ class SequenceDistillationConfig(TranslationConfig):
     )
     valid_length_penalty: float = field(
         default=1.0, metadata={"help": "length penalty of the decoding in validation"}
+    )
+    candidates: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "for --criterion minimum_risk: FOLDER[:FOLDER...] made by dad-candidates, each "
+            "put beside the bitext (or dev set) that it was made for; a bitext without one "
+            "learns from its targets alone"
+        },
+    )
+    teacher_cache: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "folders that dad-cache-teacher wrote, with colons between: one for each "
+            "bitext of the mixture, in any order; what a criterion distils from"
+        },
     )
     trust_checkpoint: bool = field(
         default=False,
@@ -128,6 +147,7 @@ class SequenceDistillationTask(TranslationTask):
             name: build_metric(name, cfg.target_lang or self.vocabulary.target_lang)
             for name in VALIDATION_METRICS
         }
+        self._kept, self._resumed = {}, {}
         self._generators = {}
         self._validated_splits = []
 
@@ -159,6 +179,7 @@ class SequenceDistillationTask(TranslationTask):
             state = self.check_checkpoint(last)
             saved_patience = (state.get("task_state") or {}).get("patience")
             restore_patience(saved_patience)
+            self._resumed = (state.get("task_state") or {}).get("kept", {})
             updates = state["optimizer_history"][-1]["num_updates"]
             reason = reason_to_stop(updates, saved_patience, cfg.max_update, cfg.patience)
             if reason:
@@ -184,12 +205,24 @@ class SequenceDistillationTask(TranslationTask):
             **super().state_dict(),
             "vocabulary": dict(self.vocabulary.files),
             "patience": patience(),
+            "kept": {name: holder.state_dict() for name, holder in self._kept.items()},
         }
+
+    def keep_state(self, name, holder):
+        """Let ``holder.state_dict()`` travel in checkpoints, as a criterion's does not.
+
+        Where training goes on from a checkpoint that has it, ``holder.load_state_dict`` gets
+        it now. It may hold tensors and plain containers. Of several workers the first one's is
+        saved.
+        """
+        self._kept[name] = holder
+        if name in self._resumed:
+            holder.load_state_dict(self._resumed.pop(name))
 
     def load_state_dict(self, state_dict):
         # fairseq calls this before it loads the weights, for every member of an ensemble
         self._check_vocabulary("to be loaded", state_dict.get("vocabulary"))
-        own = ("vocabulary", "patience")
+        own = ("vocabulary", "patience", "kept")
         super().load_state_dict({k: v for k, v in state_dict.items() if k not in own})
 
     def _check_prepared_alike(self, folder):
@@ -201,6 +234,18 @@ class SequenceDistillationTask(TranslationTask):
             )
 
     # -- data ----------------------------------------------------------------------------
+
+    @functools.cached_property
+    def teacher_cache(self):
+        """``TeacherCaches``, opened when they are asked for, or None without --teacher-cache."""
+        paths = self.cfg.teacher_cache
+        return TeacherCaches(paths, self.vocabulary) if paths else None
+
+    @functools.cached_property
+    def candidates(self):
+        """``CandidatesFolders``, opened when they are asked for, or None without --candidates."""
+        paths = self.cfg.candidates
+        return CandidatesFolders(utils.split_paths(paths), self.vocabulary) if paths else None
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         """Load a split; training is the mixture, held-out splits carry their untouched text."""
@@ -218,6 +263,18 @@ class SequenceDistillationTask(TranslationTask):
         if split in self.cfg.valid_subset.split(",") and self.cfg.valid_beam:
             path = find_text(folder, split, self.cfg.target_lang)
             companions["references"] = References(path)
+        training = split == self.cfg.train_subset
+        if self.teacher_cache and (training or split in self.cfg.valid_subset.split(",")):
+            companions[TEACHER] = self.teacher_cache.targets(
+                folder, split, self.tgt_dict.pad(), training
+            )
+        if self.candidates:
+            companions.update(
+                self.candidates.beside(
+                    folder, split, self.tgt_dict, self.cfg.left_pad_target,
+                    self.cfg.max_target_positions,
+                )
+            )  # fmt: skip
         return companions
 
     def _training_mixture(self, epoch, combine):
@@ -232,6 +289,10 @@ class SequenceDistillationTask(TranslationTask):
             dataset = with_companions(self.datasets.pop(split), self._companions(folder, split))
             loaded.append(dataset)
             logger.info(f"{folder}: {len(loaded[-1]):,} training pairs, weight {weight:g}")
+        if self.teacher_cache:
+            self.teacher_cache.check_all_used()
+        if self.candidates:
+            self.candidates.check_all_used()
         if len(loaded) == 1 and self.bitexts[0][1] == 1 and self.slices == 1:
             return loaded[0]
         mixture = MixtureDataset(

@@ -10,7 +10,13 @@ from fairseq_plugins.generation.decoding import DecodingFailed, Sampling
 from fairseq_plugins.generation.generate import generate
 from fairseq_plugins.generation.nbest import Candidate, read_nbest
 from fairseq_plugins.generation.teacher import Shard
-from tests.fixtures.models import read_text, toy_lines, toy_model, toy_vocabulary, write_text
+from tests.fixtures.models import (
+    read_text,
+    toy_lines,
+    toy_model,
+    toy_vocabulary,
+    write_text,
+)
 
 BACKENDS = ["ctranslate2", "fairseq"]
 LINES = toy_lines(30, seed=12) + [""]

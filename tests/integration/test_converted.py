@@ -14,7 +14,13 @@ from fairseq_plugins.generation.converted import PairCodes, is_converted, open_c
 from fairseq_plugins.generation.decoding import Decoding
 from fairseq_plugins.generation.generate import generate
 from fairseq_plugins.generation.nbest import read_nbest
-from tests.fixtures.models import read_text, toy_lines, toy_model, toy_vocabulary, write_text
+from tests.fixtures.models import (
+    read_text,
+    toy_lines,
+    toy_model,
+    toy_vocabulary,
+    write_text,
+)
 
 LINES = toy_lines(40, seed=11)
 VOCABULARY = "shared_vocabulary.json"

@@ -7,7 +7,6 @@ before it goes on, and there it can be killed.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import importlib
 import itertools
@@ -35,7 +34,14 @@ from fairseq_plugins.generation import generate as module
 from fairseq_plugins.generation import job, teacher
 from fairseq_plugins.generation.workfolder import WorkFolder, output_paths
 from tests.fixtures import fairseq_cli
-from tests.fixtures.models import read_text, toy_lines, toy_model, toy_vocabulary, write_text
+from tests.fixtures.faults import give_disk_room, show_on
+from tests.fixtures.models import (
+    read_text,
+    toy_lines,
+    toy_model,
+    toy_vocabulary,
+    write_text,
+)
 
 BACKENDS = ["ctranslate2", "fairseq"]
 LONGEST_WAIT = 60  # seconds
@@ -187,45 +193,6 @@ def work_on_a_small_disk(words, disk, screen, report):
         if path.is_file():
             shutil.copy(path, Path(disk).parent)
     Path(report).write_text(json.dumps(entries))
-
-
-def give_disk_room(folder, kibibytes, new=False):
-    """Set the size of the memory disk at a folder, seen by this process alone, gone with it.
-
-    Raises:
-        OSError: this is not Linux, or such disks are not permitted.
-    """
-    system = ctypes.CDLL(None, use_errno=True)
-    new_mounts, new_user, remount, recursive, private = 0x20000, 0x10000000, 32, 0x4000, 1 << 18
-
-    def call(function, *words):
-        if function(*words):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-
-    if new:
-        if not sys.platform.startswith("linux"):
-            raise OSError(f"{sys.platform} has no mount namespaces")
-        user, group = os.getuid(), os.getgid()
-        call(system.unshare, new_mounts | (new_user if user else 0))
-        if user:
-            Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-            Path("/proc/self/setgroups").write_text("deny")
-            Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-        call(system.mount, None, b"/", None, ctypes.c_ulong(recursive | private), None)
-    call(
-        system.mount, b"none", os.fsencode(folder), b"tmpfs",
-        ctypes.c_ulong(0 if new else remount), f"size={kibibytes}k".encode(),
-    )  # fmt: skip
-
-
-def show_on(screen):
-    file = os.open(screen, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for number in (1, 2):
-        os.dup2(file, number)
-    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
-    # whoever started the tests in the background had it ignored
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # -- in the process of the tests -------------------------------------------------------------

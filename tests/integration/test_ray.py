@@ -15,7 +15,13 @@ from fairseq_plugins.generation.decoding import Decoding
 from fairseq_plugins.generation.generate import generate
 from fairseq_plugins.generation.models import open_model
 from fairseq_plugins.generation.ray_engine import Parcel, Worker, connect
-from tests.fixtures.models import read_text, toy_lines, toy_model, toy_vocabulary, write_text
+from tests.fixtures.models import (
+    read_text,
+    toy_lines,
+    toy_model,
+    toy_vocabulary,
+    write_text,
+)
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,13 @@ from fairseq_plugins.selection import select as select_module
 from fairseq_plugins.selection.reverse_model import Scorer
 from fairseq_plugins.selection.select import select
 from fairseq_plugins.selection.steps import Context
-from tests.fixtures.models import read_text, toy_lines, toy_model, toy_vocabulary, write_text
+from tests.fixtures.models import (
+    read_text,
+    toy_lines,
+    toy_model,
+    toy_vocabulary,
+    write_text,
+)
 
 # the toy model translates de → en, so it is the reverse model of en → de
 LANGS = ("en", "de")

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from fairseq_plugins.evaluation.metrics import build_metric, corpus_scores, score, statistics
+from fairseq_plugins.evaluation.metrics import (
+    build_metric,
+    corpus_scores,
+    score,
+    statistics,
+)
 
 HYPOTHESES = ["the cat sat on a mat .", "it rains", "", "hello world , again"] * 3
 REFERENCES = ["the cat sat on the mat.", "it is raining", "silence", "hello world, again"] * 3

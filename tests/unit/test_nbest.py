@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.files import one_line
-from fairseq_plugins.generation.nbest import Candidate, format_candidates, is_nbest, read_nbest
+from fairseq_plugins.generation.nbest import (
+    Candidate,
+    format_candidates,
+    is_nbest,
+    read_nbest,
+)
 from tests.fixtures.models import write_text
 
 LINES = [[Candidate("a b", -1.5, 3), Candidate("a", -2.0, 2)], [Candidate(""), Candidate("")]]

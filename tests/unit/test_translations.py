@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from data_prep.files import one_line
 from fairseq_plugins.generation import translations as module
 from fairseq_plugins.generation.nbest import Candidate, format_candidates
-from fairseq_plugins.generation.translations import JSONL, NBEST, TEXT, format_of, read_translations
+from fairseq_plugins.generation.translations import (
+    JSONL,
+    NBEST,
+    TEXT,
+    format_of,
+    read_translations,
+)
 from tests.fixtures.bitext import write_side
 
 SOURCE = ["Gut.", "", "Das Haus ist alt.", "Gut.", "Wie spät?"]

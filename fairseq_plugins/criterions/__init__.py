@@ -1,0 +1,7 @@
+"""The registered criterions: each module holds one."""
+
+from fairseq_plugins.criterions import (  # noqa: F401  importing registers
+    minimum_risk,
+    selective_distillation,
+    word_distillation,
+)
