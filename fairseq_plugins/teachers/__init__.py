@@ -1,0 +1,1 @@
+"""Where a teacher's distribution over the target vocabulary comes from."""
