@@ -6,7 +6,6 @@ import shutil
 import pytest
 import torch
 
-from data_prep.binarise import binarise
 from data_prep.files import sha256
 from data_prep.manifest import manifest_path
 from fairseq_plugins.checkpoints import load_checkpoint, load_tensors, weights_fingerprint
@@ -21,7 +20,7 @@ from fairseq_plugins.teachers.fisher import (
     sentence_seed,
     squared_gradients,
 )
-from tests.fixtures.models import toy_lines, toy_model, toy_vocabulary, write_text
+from tests.fixtures.models import toy_model, toy_prepared, toy_vocabulary
 
 SENTENCES = 12
 
@@ -32,13 +31,7 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("fisher")
     toy_vocabulary(root / "vocabulary")
     toy_model(root / "model", root / "vocabulary")
-    text = root / "text"
-    text.mkdir()
-    for split, seed in (("train", 1), ("dev", 2), ("test", 3)):
-        for lang in ("de", "en"):
-            lines = toy_lines(SENTENCES, seed=f"{seed}{lang}", longest=5)
-            write_text(text / f"{split}.{lang}", lines)
-    binarise(text, root / "vocabulary", root / "data")
+    toy_prepared(root / "data", root / "vocabulary", SENTENCES)
     return root
 
 
