@@ -130,6 +130,7 @@ class SequenceDistillationTask(TranslationTask):
             name: build_metric(name, cfg.target_lang or self.vocabulary.target_lang)
             for name in VALIDATION_METRICS
         }
+        self._kept, self._resumed = {}, {}
         self._generators = {}
         self._validated_splits = []
 
@@ -161,6 +162,7 @@ class SequenceDistillationTask(TranslationTask):
             state = self.check_checkpoint(last)
             saved_patience = (state.get("task_state") or {}).get("patience")
             restore_patience(saved_patience)
+            self._resumed = (state.get("task_state") or {}).get("kept", {})
             updates = state["optimizer_history"][-1]["num_updates"]
             reason = reason_to_stop(updates, saved_patience, cfg.max_update, cfg.patience)
             if reason:
@@ -186,12 +188,24 @@ class SequenceDistillationTask(TranslationTask):
             **super().state_dict(),
             "vocabulary": dict(self.vocabulary.files),
             "patience": patience(),
+            "kept": {name: holder.state_dict() for name, holder in self._kept.items()},
         }
+
+    def keep_state(self, name, holder):
+        """Let ``holder.state_dict()`` travel in checkpoints, as a criterion's does not.
+
+        Where training goes on from a checkpoint that has it, ``holder.load_state_dict`` gets
+        it now. It may hold tensors and plain containers. Of several workers the first one's is
+        saved.
+        """
+        self._kept[name] = holder
+        if name in self._resumed:
+            holder.load_state_dict(self._resumed.pop(name))
 
     def load_state_dict(self, state_dict):
         # fairseq calls this before it loads the weights, for every member of an ensemble
         self._check_vocabulary("to be loaded", state_dict.get("vocabulary"))
-        own = ("vocabulary", "patience")
+        own = ("vocabulary", "patience", "kept")
         super().load_state_dict({k: v for k, v in state_dict.items() if k not in own})
 
     def _check_prepared_alike(self, folder):

@@ -57,6 +57,41 @@ def teacher_lprobs(networks, net_input, temperature=1.0):
         return torch.stack(found).logsumexp(dim=0) - math.log(len(found))
 
 
+PRECISIONS = {"same": None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class OnlineTeacher:
+    """One teacher or an ensemble, run on each batch of the student, on its device.
+
+    Args:
+        paths: MODEL folders or fairseq checkpoints.
+        task: ``SequenceDistillationTask`` of the student.
+        temperature: of the distribution.
+        precision: a key of ``PRECISIONS``; "same" is that of the student, autocast included.
+    """
+
+    def __init__(self, paths, task, temperature=1.0, precision="same"):
+        self._dtype = PRECISIONS[precision]
+        self._networks = load_teachers(paths, task, self._dtype or torch.float32)
+        self._temperature = temperature
+
+    def lprobs(self, net_input, student):
+        """Natural-log probabilities, (batch, time, vocab), float32, no gradient.
+
+        Args:
+            net_input: of a batch, on the student's device.
+            student: the network in training.
+        """
+        weight = next(student.parameters())
+        dtype = self._dtype or weight.dtype
+        for network in self._networks:
+            network.to(weight.device, dtype)  # at the first batch; later there is nothing to do
+        if self._dtype is None:
+            return teacher_lprobs(self._networks, net_input, self._temperature)
+        with torch.autocast(weight.device.type, enabled=False):
+            return teacher_lprobs(self._networks, net_input, self._temperature)
+
+
 def _checked_weights(path, task):
     """The checkpoint file that ``path`` stands for, if its vocabulary is the task's."""
     trust, allow_unknown = task.cfg.trust_checkpoint, task.cfg.allow_unknown_vocabulary
