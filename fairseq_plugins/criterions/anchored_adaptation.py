@@ -11,7 +11,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.logging import metrics as fairseq_metrics
 from omegaconf import II
 
-from fairseq_plugins.criterions.word_distillation import WordDistillationCriterion
+from fairseq_plugins.criterions.word_distillation import WordDistillationCriterion, check_task
 from fairseq_plugins.teachers.anchor import WeightAnchor
 
 
@@ -94,6 +94,7 @@ class AnchoredAdaptationCriterion(WordDistillationCriterion):
                 "--anchor-weight holds its distribution, --anchor-l2 and --ewc-weight hold its "
                 "weights; 0 is adapting without an anchor"
             )
+        check_task(task)
         anchor_weight, anchor_l2, ewc_weight = anchor_weight or 0, anchor_l2 or 0, ewc_weight or 0
         _check_weights(anchor_weight, anchor_l2, ewc_weight)
         if ewc_weight and not fisher:
@@ -131,11 +132,16 @@ class AnchoredAdaptationCriterion(WordDistillationCriterion):
 
     def _check_source(self, task, teacher, cache, precision):
         if not self.learns_from_teacher:
+            if precision != "same":
+                raise ValueError(
+                    f"--teacher-precision {precision} is for --anchor-weight; without it the "
+                    f"general model is not run, leave the option out"
+                )
             return
         if not teacher and cache.temperature != 1:
             raise ValueError(
-                f"--teacher-cache was made at temperature {cache.temperature:g}; anchored_adaptation "
-                f"compares the distributions as they are: dad-cache-teacher --temperature 1"
+                f"--teacher-cache was made at temperature {cache.temperature:g}, but here the "
+                f"distributions are compared as they are; make it with --temperature 1"
             )
         super()._check_source(task, teacher, None if teacher else cache, precision)
 

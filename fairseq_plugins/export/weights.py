@@ -35,6 +35,8 @@ NEUTRAL = {
     "path": None,
     "decode_with": None,
     "mixture": None,
+    "anchor": None,
+    "fisher": None,
     "user_dir": None,
     "results_path": None,
     "log_file": None,

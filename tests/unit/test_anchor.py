@@ -12,7 +12,8 @@ from fairseq_plugins.generation.models import open_model
 from fairseq_plugins.losses import quadratic_penalty
 from fairseq_plugins.teachers.anchor import WeightAnchor
 from fairseq_plugins.teachers.estimate_fisher import estimate_fisher
-from tests.fixtures.models import toy_checkpoint, toy_model, toy_prepared, toy_vocabulary
+from tests.fixtures.models import toy_checkpoint, toy_model
+from tests.fixtures.training import toy_data
 
 
 def tensors(seed, dtype=torch.float64):
@@ -64,11 +65,10 @@ def test_half_precision_is_computed_in_float32(dtype):
 def made(tmp_path_factory):
     """MODEL folders `general` and `other`, `general.pt`, and `fisher.pt` of the former."""
     root = tmp_path_factory.mktemp("anchor")
-    toy_vocabulary(root / "vocabulary")
+    toy_data(root, sentences=12)
     toy_model(root / "general", root / "vocabulary")
     shutil.copyfile(root / "general" / "model.pt", root / "general.pt")
     toy_model(root / "other", root / "vocabulary", seed=2)
-    toy_prepared(root / "data", root / "vocabulary", 12)
     estimate_fisher(root / "general", root / "data", root / "fisher.pt", samples=3)
     return root
 

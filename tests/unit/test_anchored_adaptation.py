@@ -1,5 +1,6 @@
 """Criterion anchored_adaptation: laws of its loss, and options that it refuses."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,8 @@ from fairseq_plugins.criterions.word_distillation import WordDistillationCriteri
 from fairseq_plugins.generation.fairseq_backend import load_models
 from fairseq_plugins.generation.models import open_model
 from fairseq_plugins.teachers.estimate_fisher import estimate_fisher
-from tests.fixtures.models import toy_model, toy_prepared, toy_vocabulary
+from tests.fixtures.models import toy_model
+from tests.fixtures.training import toy_data
 
 DEFAULTS = {
     "sentence_avg": False, "label_smoothing": 0.1, "anchor": None, "anchor_weight": None,
@@ -34,10 +36,9 @@ COMBINATIONS = [
 def made(tmp_path_factory):
     """MODEL folders `general` and `adapted`, `fisher.pt` of the former, and `data`."""
     root = tmp_path_factory.mktemp("anchored")
-    toy_vocabulary(root / "vocabulary")
+    toy_data(root, sentences=12)
     toy_model(root / "general", root / "vocabulary")
     toy_model(root / "adapted", root / "vocabulary", seed=2)
-    toy_prepared(root / "data", root / "vocabulary", 12)
     estimate_fisher(root / "general", root / "data", root / "fisher.pt", samples=3)
     return root
 
@@ -50,6 +51,7 @@ def loaded(made):
 
 
 def criterion(task, **options):
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
     return AnchoredAdaptationCriterion(task, **{**DEFAULTS, **options})
 
 
@@ -237,7 +239,7 @@ def test_the_distribution_may_come_from_a_cache(made, loaded):
 
 
 def test_a_cache_at_another_temperature_is_refused(made, loaded):
-    with pytest.raises(ValueError, match="made at temperature 2; .* --temperature 1"):
+    with pytest.raises(ValueError, match="made at temperature 2, .* with --temperature 1"):
         criterion(cached(loaded[1], 2.0), anchor_weight=0.3, finetune_from_model="general.pt")
 
 
@@ -267,6 +269,8 @@ def test_a_cache_and_a_model_are_two_anchors(made, loaded):
         ({"anchor_weight": 0.3, "anchor": "/nowhere"}, "/nowhere is missing"),
         ({"anchor_weight": 0.3, "anchor": "g", "teacher_precision": "int8"},
          "--teacher-precision is one of same, fp32, fp16, bf16, not int8"),
+        ({"anchor_l2": 1.0, "anchor": "g", "teacher_precision": "fp16"},
+         "--teacher-precision fp16 is for --anchor-weight"),
     ],
 )  # fmt: skip
 def test_a_bad_option_is_refused(loaded, options, message):

@@ -20,7 +20,8 @@ from fairseq_plugins.teachers.fisher import (
     sentence_seed,
     squared_gradients,
 )
-from tests.fixtures.models import toy_model, toy_prepared, toy_vocabulary
+from tests.fixtures.models import toy_model
+from tests.fixtures.training import toy_data
 
 SENTENCES = 12
 
@@ -29,9 +30,8 @@ SENTENCES = 12
 def made(tmp_path_factory):
     """A MODEL folder `model`, and `data`, prepared with its vocabulary."""
     root = tmp_path_factory.mktemp("fisher")
-    toy_vocabulary(root / "vocabulary")
+    toy_data(root, SENTENCES)
     toy_model(root / "model", root / "vocabulary")
-    toy_prepared(root / "data", root / "vocabulary", SENTENCES)
     return root
 
 
