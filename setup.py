@@ -47,6 +47,7 @@ setup(
             "dad-doctor = data_prep.doctor:main",
             "dad-generate = fairseq_plugins.generation.generate:main",
             "dad-candidates = fairseq_plugins.selection.candidates:main",
+            "dad-estimate-fisher = fairseq_plugins.teachers.estimate_fisher:main",
             "dad-select = fairseq_plugins.selection.select:main",
             "dad-export = fairseq_plugins.export.export:main",
             "dad-keep-weights = fairseq_plugins.export.weights:main",

@@ -11,6 +11,7 @@ state, so two dictionaries of equal size cannot be confused.
 
 import argparse
 import collections
+import hashlib
 import logging
 import os
 import pickle
@@ -64,17 +65,35 @@ def load_checkpoint(path, trust=False):
         ValueError: the file is damaged, is no fairseq checkpoint, or needs a
             type outside ``SAFE_GLOBALS`` (named in the message).
     """
+    state = load_tensors(path, "checkpoint", trust)
+    if not isinstance(state, dict) or "model" not in state:
+        raise ValueError(f"{path} is not a fairseq checkpoint: it has no entry 'model'")
+    return state
+
+
+def load_tensors(path, what, trust=False):
+    """Contents of a file that PyTorch wrote, tensors on the CPU and memory-mapped.
+
+    Args:
+        path: the file.
+        what: what the file is to the user, for messages.
+        trust: unpickle whatever it holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or needs a type outside ``SAFE_GLOBALS``.
+    """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} is missing")
+        raise FileNotFoundError(f"{what} {path} is missing")
     trust = trust or os.environ.get(TRUST_VARIABLE, "0") in ("1", "y", "yes", "true")
     allow_safe_globals()
     try:
-        state = _torch_load(path, weights_only=not trust)
+        return _torch_load(path, weights_only=not trust)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL `?([\w.]+)", str(error))
         if refused is None:
-            raise ValueError(f"{path} is not a checkpoint that PyTorch can read") from None
+            raise ValueError(f"{path} is not a {what} that PyTorch can read") from None
         raise ValueError(
             f"{path} needs the type {refused[1]}, which can run code when it is loaded; refused. "
             f"If you know who made the file, pass --trust-checkpoint "
@@ -85,10 +104,7 @@ def load_checkpoint(path, trust=False):
     except (RuntimeError, EOFError, AttributeError, ImportError, LookupError, OSError, TypeError,
             ValueError) as error:  # fmt: skip  # what reading a text or a torn file may raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"checkpoint {path} is damaged: {reason}") from None
-    if not isinstance(state, dict) or "model" not in state:
-        raise ValueError(f"{path} is not a fairseq checkpoint: it has no entry 'model'")
-    return state
+        raise ValueError(f"{what} {path} is damaged: {reason}") from None
 
 
 def _torch_load(path, weights_only):
@@ -99,6 +115,19 @@ def _torch_load(path, weights_only):
             raise
         # files in PyTorch's format of before 1.6 cannot be mapped
         return torch.load(path, map_location="cpu", weights_only=weights_only)
+
+
+def weights_fingerprint(weights):
+    """SHA-256 of the names, types, shapes and values in a {name: tensor}, in any order.
+
+    It is the same for a training checkpoint and for the MODEL folder made from it.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # as bytes, because numpy has no bfloat16
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def vocabulary_of(checkpoint):

@@ -264,3 +264,26 @@ def expected_cost(scores, costs, missing, sharpness):
     logits = (sharpness * scores).masked_fill(missing, float("-inf")).masked_fill(empty, 0.0)
     probs = torch.softmax(logits, dim=-1)
     return (probs * costs.detach().masked_fill(missing, 0.0)).sum(dim=-1)
+
+
+# -- anchored adaptation -----------------------------------------------------------------
+
+
+def quadratic_penalty(weights, anchors, importances):
+    """½ Σ m_i (θ_i − θ*_i)²: what holds weights θ near anchors θ*; nats, a scalar.
+
+    The L2 distance where all m are alike, elastic weight consolidation where m is the Fisher
+    information (Kirkpatrick et al. 2017, https://arxiv.org/abs/1612.00796, eq. 3). At θ = θ*
+    the value and its gradient are 0. Computed in float32 where the weights are in less.
+
+    Args:
+        weights: tensors θ, which get the gradient.
+        anchors: constants θ*, of the same shapes.
+        importances: constants m, 0 or more: tensors of the same shapes or numbers.
+    """
+    total = 0.0
+    for weight, anchor, importance in zip(weights, anchors, importances, strict=True):
+        kind = torch.promote_types(weight.dtype, torch.float32)
+        distance = weight.to(kind) - anchor.detach().to(kind)
+        total = total + (importance * distance.square()).sum()
+    return total / 2

@@ -138,11 +138,7 @@ class WordDistillationCriterion(LabelSmoothedCrossEntropyCriterion):
                 "--teacher-cache FOLDER, to read what dad-cache-teacher wrote"
             )
         if teacher:
-            if not hasattr(task, "vocabulary"):
-                raise ValueError(
-                    "this criterion needs --task sequence_distillation or domain_adaptation, "
-                    "which know whether teacher and student have the same vocabulary"
-                )
+            check_task(task)
             return
         if precision != "same":
             raise ValueError(
@@ -320,6 +316,15 @@ def log_per_token(logging_outputs, key, scale):
     if tokens > 0:
         total = sum(output.get(key, 0) for output in logging_outputs)
         fairseq_metrics.log_scalar(key, scale * total / tokens, tokens, round=3)
+
+
+def check_task(task):
+    """Refuse a task that does not know its vocabulary."""
+    if not hasattr(task, "vocabulary"):
+        raise ValueError(
+            "this criterion needs --task sequence_distillation or domain_adaptation, "
+            "which know whether teacher and student have the same vocabulary"
+        )
 
 
 def check_choice(flag, value, choices):

@@ -36,6 +36,8 @@ NEUTRAL = {
     "decode_with": None,
     "mixture": None,
     "teacher_cache": None,
+    "anchor": None,
+    "fisher": None,
     "user_dir": None,
     "results_path": None,
     "log_file": None,

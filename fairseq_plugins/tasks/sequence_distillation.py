@@ -130,6 +130,8 @@ class SequenceDistillationTask(TranslationTask):
         FileNotFoundError: a folder lacks its vocabulary or its text.
     """
 
+    network = None  # the model that is trained; criterions are built after it
+
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)
         if cfg.eval_bleu:
@@ -326,6 +328,7 @@ class SequenceDistillationTask(TranslationTask):
 
     def build_model(self, cfg, from_checkpoint=False):
         model = super().build_model(cfg, from_checkpoint)
+        self.network = model
         if self.cfg.valid_beam:
             for name, beam in (("", self.cfg.valid_beam), ("_greedy", 1)):
                 settings = Namespace(
