@@ -109,11 +109,14 @@ def _origin(name, copied):
 
 def _check_shapes(side, ours, theirs, path):
     student, teacher = _shape(ours), _shape(theirs)
-    differing = [name for name in student if student[name] != teacher[name]]
+    differing = [
+        name for name in student | teacher if student.get(name) != teacher.get(name)
+    ]
     if differing:
         words = [
-            f"{name} {student[name]} in the student, {teacher[name]} in {path}"
-            for name in differing
+            f"{name} {student.get(name, 'missing')} in the student, "
+            f"{teacher.get(name, 'missing')} in {path}"
+            for name in differing[:3]  # a width is in the shape of every weight too
         ]
         raise ValueError(
             f"--init-from-teacher copies layers, so student and teacher may differ in depth alone, "
@@ -128,8 +131,11 @@ def _check_shapes(side, ours, theirs, path):
 
 
 def _shape(part):
-    """What has to be equal in student and teacher, by name."""
+    """What has to be equal in student and teacher, by name; the telling names come first."""
     layer = part.layers[0]
+    outside = {
+        name: weight for name, weight in part.named_parameters() if not name.startswith("layers.")
+    }
     return {
         "width": part.embed_tokens.embedding_dim,
         "feed-forward width": layer.fc1.out_features,
@@ -137,15 +143,9 @@ def _shape(part):
         "pre-norm": layer.normalize_before,
         "activation": layer.activation_fn.__name__,
         "scale of embeddings": part.embed_scale,
-        "weights outside of layers": _weights(part, outside=True),
-        "weights of a layer": _weights(layer),
-    }
-
-
-def _weights(part, outside=False):
-    """Shapes of weights by name, of tied ones once."""
-    return {
-        name: tuple(weight.shape)
-        for name, weight in part.named_parameters()
-        if not (outside and name.startswith("layers."))
+        # of tied weights only one has a name, so this says too what is tied
+        **{
+            name: tuple(weight.shape)
+            for name, weight in [*outside.items(), *layer.named_parameters(prefix="layers.0")]
+        },
     }
