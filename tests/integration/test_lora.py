@@ -258,9 +258,10 @@ def test_a_checkpoint_in_training_is_decoded_as_what_is_kept_of_it(made):
     hypotheses = []
     for path in (made / "run" / "checkpoint_last.pt", made / "adapted" / "model.pt"):
         done = run("fairseq-generate", made / "data", "--task", "sequence_distillation",
-                   "--path", path, "--gen-subset", "test", "--beam", 2, "--max-len-b", 5)  # fmt: skip
+                   "--path", path, "--gen-subset", "test", "--beam", 2,
+                   "--max-len-b", 5)  # fmt: skip
         assert done.status == 0, done.output
-        hypotheses.append([line for line in done.output.splitlines() if line[:2] in ("H-", "P-")])
+        hypotheses.append([row for row in done.output.splitlines() if row[:2] in ("H-", "P-")])
     assert len(hypotheses[0]) == 18 and hypotheses[0] == hypotheses[1]
     with quiet():
         (network,), _, _ = checkpoint_utils.load_model_ensemble_and_task(
