@@ -2,8 +2,9 @@
 
 A training checkpoint also holds the optimiser (twice the size of the weights), times
 and this machine's paths. The MODEL folder holds none of these, so the same training
-in another place, or interrupted and resumed, gives the same bytes. fairseq-generate,
-fairseq-train --finetune-from-model and CTranslate2's converter read its model.pt.
+in another place, or interrupted and resumed, gives the same bytes. Low-rank updates (LoRA)
+are merged into the weights. fairseq-generate, fairseq-train --finetune-from-model and
+CTranslate2's converter read its model.pt.
 
 Example:
     dad-keep-weights --checkpoint run/checkpoint_best.pt --vocabulary prepared --out teacher/general
@@ -23,11 +24,13 @@ from data_prep.manifest import write_manifest
 from data_prep.vocabulary import read_vocabulary
 from fairseq_plugins.checkpoints import check_vocabulary, load_checkpoint, vocabulary_of
 from fairseq_plugins.generation.models import WEIGHTS
+from fairseq_plugins.models.lora import merged
 
 PROG = "dad-keep-weights"
 
-# settings that name a place or a process of one run, and what stands there instead
+# settings that say nothing about the model that is kept, and what stands there instead
 NEUTRAL = {
+    # a place or a process of one run
     "data": ".",  # the dictionaries lie beside model.pt
     "save_dir": "checkpoints",
     "restore_file": "checkpoint_last.pt",
@@ -51,6 +54,13 @@ NEUTRAL = {
     "device_id": 0,
     "trust_checkpoint": False,
     "allow_unknown_vocabulary": False,
+    # of how the weights came about
+    "init_from_teacher": None,
+    "freeze": None,
+    # merged into the weights
+    "lora_rank": 0,
+    "lora_alpha": None,
+    "lora_layers": None,
 }
 
 
@@ -120,7 +130,7 @@ def weights_only_state(state, vocabulary):
     history = (state.get("optimizer_history") or [{}])[-1]
     kept = {
         **settings,
-        "model": state["model"],
+        "model": merged(state["model"]),
         "criterion": state.get("criterion"),
         "optimizer_history": [
             {

@@ -44,6 +44,12 @@ from fairseq_plugins.data.teacher_targets import KEY as TEACHER
 from fairseq_plugins.data.teacher_targets import TeacherCaches
 from fairseq_plugins.early_stopping import patience, reason_to_stop, restore_patience
 from fairseq_plugins.evaluation.metrics import build_metric, score, statistics
+from fairseq_plugins.models.lora import once_per_batch, read_any_checkpoint
+from fairseq_plugins.models.start import (
+    check_same_weights_learn,
+    check_start_of_model,
+    prepare_training,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +111,34 @@ class SequenceDistillationConfig(TranslationConfig):
             "help": "accept a checkpoint that carries no vocabulary fingerprint (stock fairseq's)"
         },
     )
+    init_from_teacher: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "start from layers of a teacher of the same width: first=MODEL or "
+            "every-other=MODEL (spread evenly); default: random weights"
+        },
+    )
+    freeze: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "weights that do not learn, separated by commas: embeddings, encoder, decoder, "
+            "output, attention, ffn, norms, or regular expressions on their names"
+        },
+    )
+    lora_rank: int = field(
+        default=0,
+        metadata={"help": "rank of the low-rank updates that learn in place of the weights (LoRA)"},
+    )
+    lora_alpha: Optional[float] = field(
+        default=None,
+        metadata={"help": "updates are scaled by alpha / rank; default: twice the rank"},
+    )
+    lora_layers: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "linear layers that get updates, as in --freeze; default: attention,ffn"
+        },
+    )
     # filled from fairseq's own flags of the same name
     seed: int = II("common.seed")
     valid_subset: str = II("dataset.valid_subset")
@@ -152,6 +186,7 @@ class SequenceDistillationTask(TranslationTask):
         self._kept, self._resumed = {}, {}
         self._generators = {}
         self._validated_splits = []
+        self._initial_teacher = None
 
     @classmethod
     def setup_task(cls, cfg, from_checkpoint=False, **kwargs):
@@ -173,12 +208,14 @@ class SequenceDistillationTask(TranslationTask):
     def check_start(self, cfg):
         """Check the checkpoint from which fairseq-train is about to start or go on."""
         last = Path(cfg.save_dir) / "checkpoint_last.pt"
+        self._initial_teacher = check_start_of_model(cfg, self.vocabulary)
         if cfg.restore_file != "checkpoint_last.pt":
             if Path(cfg.restore_file).exists():
                 self.check_checkpoint(cfg.restore_file)
         elif last.exists():
             mend_last_checkpoint(last)
             state = self.check_checkpoint(last)
+            check_same_weights_learn(last, state, cfg)
             saved_patience = (state.get("task_state") or {}).get("patience")
             restore_patience(saved_patience)
             self._resumed = (state.get("task_state") or {}).get("kept", {})
@@ -329,6 +366,9 @@ class SequenceDistillationTask(TranslationTask):
     def build_model(self, cfg, from_checkpoint=False):
         model = super().build_model(cfg, from_checkpoint)
         self.network = model
+        read_any_checkpoint(model)
+        if not from_checkpoint:
+            prepare_training(model, self.cfg, self._initial_teacher)
         if self.cfg.valid_beam:
             for name, beam in (("", self.cfg.valid_beam), ("_greedy", 1)):
                 settings = Namespace(
@@ -345,6 +385,7 @@ class SequenceDistillationTask(TranslationTask):
         super().begin_valid_epoch(epoch, model)
         self._validated_splits = []
 
+    @once_per_batch()
     def valid_step(self, sample, model, criterion):
         """Loss of a batch, and the sums from which BLEU and chrF are computed."""
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
