@@ -314,6 +314,10 @@ class SequenceDistillationTask(TranslationTask):
 
     def _prepared(self, folder, split, combine=False):
         """The pairs of a prepared folder's split, tagged, with what goes beside them."""
+        pairs = self._pairs(folder, split, combine)
+        return with_companions(pairs, self._companions(folder, split))
+
+    def _pairs(self, folder, split, combine=False):
         data, kept = self.cfg.data, self.datasets.get(split)
         self.cfg.data = str(folder)  # fairseq's loader reads the folder from there
         try:
@@ -326,7 +330,7 @@ class SequenceDistillationTask(TranslationTask):
         tag = self.tag_ids(folder)
         if tag:
             put_before_sources(pairs, tag)
-        return with_companions(pairs, self._companions(folder, split))
+        return pairs
 
     def tag_ids(self, folder):
         """Ids of the pieces of a folder's tag; empty if it has none."""
