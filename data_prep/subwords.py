@@ -50,6 +50,22 @@ class Subwords:
             [printable(line) for line in lines], out_type=str, num_threads=threads
         )
 
+    def sample(self, line, alpha, seed):
+        """Pieces of a line cut at random, the same for the same ``seed``: list of str.
+
+        Sets the seed of SentencePiece's generator, so one thread at a time.
+
+        Args:
+            line: text.
+            alpha: unigram models: the power by which the probabilities of all ways to cut the
+                line are raised before one is drawn; BPE models: the share of merges left out.
+            seed: 0 to 2**32 - 2.
+        """
+        sentencepiece.set_random_generator_seed(seed)
+        return self._processor.encode(
+            printable(line), out_type=str, enable_sampling=True, alpha=alpha, nbest_size=-1
+        )
+
     def cut(self, pieces, longest):
         """The first ``longest`` of a line's pieces."""
         return pieces[:longest]

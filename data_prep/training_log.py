@@ -32,13 +32,14 @@ def summarise(line):
             )
         scores = {name.removeprefix(f"{kind}_"): value for name, value in entry.items()}
         shown = [f"loss {scores['loss']:.2f}"]
-        for name in ("bleu", "bleu_greedy", "chrf"):
+        for name in ("bleu", "bleu_greedy", "chrf", "general_bleu_greedy"):
             if name in scores:
                 label = name.replace("bleu", "BLEU").replace("_", " ").replace("chrf", "chrF")
                 shown.append(f"{label} {scores[name]:.1f}")
         if "best_bleu" in scores:
             shown.append(f"best BLEU {scores['best_bleu']:.1f}")
-        return f"update {scores['num_updates']:,.0f}, dev: {', '.join(shown)}"
+        domain = kind.removeprefix("valid").replace("_", " ")
+        return f"update {scores['num_updates']:,.0f}, dev{domain}: {', '.join(shown)}"
     return None
 
 

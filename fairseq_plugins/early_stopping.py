@@ -1,5 +1,6 @@
 """fairseq's early stopping, which forgets on resume what it has counted."""
 
+import math
 import sys
 
 
@@ -17,7 +18,8 @@ def patience():
 def restore_patience(saved):
     """Give fairseq's early stopping back what :func:`patience` saved."""
     counter = _early_stopping()
-    if counter is not None and saved:
+    # NaN: the only validation so far was refused, see fairseq_plugins.forgetting
+    if counter is not None and saved and not math.isnan(saved["best"]):
         counter.best, counter.num_runs = saved["best"], saved["num_runs"]
 
 

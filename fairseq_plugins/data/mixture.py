@@ -1,5 +1,8 @@
 """Several bitexts as one training set: weights, resampling by epoch, epochs in slices."""
 
+import math
+import re
+
 import numpy as np
 from fairseq.data import BaseWrapperDataset, ConcatDataset, data_utils
 
@@ -12,17 +15,116 @@ def parse_mixture(text):
     """
     parts = []
     for item in text.split(","):
-        folder, _, weight = item.strip().rpartition("=") if "=" in item else (item.strip(), "", "1")
-        try:
-            number = float(weight)
-        except ValueError:
-            number = 0.0
-        if not folder or not 0 < number < float("inf"):
+        folder, number = _folder_and_number(item, "1")
+        if not folder or not 0 < number < math.inf:
             raise ValueError(
                 f"--mixture takes FOLDER=WEIGHT,FOLDER=WEIGHT with weights above 0, not {item!r}"
             )
         parts.append((folder, number))
     return parts
+
+
+def parse_replay(text):
+    """[(folder, share), ...] from ``FOLDER=SHARE,FOLDER=SHARE``.
+
+    Raises:
+        ValueError: a share is not between 0 and 1, or together they leave nothing for the domain.
+    """
+    parts = []
+    for item in text.split(","):
+        folder, share = _folder_and_number(item, "0")
+        if not folder or not 0 < share < 1:
+            raise ValueError(
+                f"--replay takes FOLDER=SHARE with a share of every pass between 0 and 1 "
+                f"(0.25: a quarter of the pairs are general), not {item!r}"
+            )
+        parts.append((folder, share))
+    if not sum(share for _, share in parts) < 1:
+        raise ValueError(f"--replay {text}: the shares leave nothing for the domain itself")
+    return parts
+
+
+def parse_domains(text):
+    """{name: folder} from ``NAME=FOLDER,NAME=FOLDER``.
+
+    Raises:
+        ValueError: a name is no word of letters, digits and underscores, or is given twice.
+    """
+    domains = {}
+    for item in text.split(","):
+        name, _, folder = item.strip().partition("=")
+        if not re.fullmatch(r"[A-Za-z0-9_]+", name) or not folder:
+            raise ValueError(
+                f"--valid-domains takes NAME=FOLDER,NAME=FOLDER with names of letters, digits and "
+                f"underscores, not {item!r}"
+            )
+        if name in domains:
+            raise ValueError(f"--valid-domains names {name} twice")
+        domains[name] = folder
+    return domains
+
+
+def _folder_and_number(item, missing):
+    folder, _, number = item.strip().rpartition("=") if "=" in item else (item.strip(), "", missing)
+    try:
+        return folder, float(number)
+    except ValueError:
+        return folder, math.nan
+
+
+def tempered(weights, lengths, temperature):
+    """Weights of a mixture at a sampling temperature: w_i · (n_max / n_i)^(1 − 1/T).
+
+    T = 1 changes nothing, T → ∞ shows all bitexts of weight 1 equally often. Only upsampling,
+    so no bitext loses pairs; the shares are those of Arivazhagan et al. 2019
+    (https://arxiv.org/abs/1907.05019), p_i ∝ n_i^(1/T).
+
+    Args:
+        weights, lengths: of the bitexts: times a pass shows it, number of its pairs.
+        temperature: 1 or more.
+
+    Raises:
+        ValueError: the temperature is below 1.
+    """
+    if not temperature >= 1:
+        raise ValueError(
+            f"--mixture-temperature is 1 (as the weights say) or more, not {temperature}"
+        )
+    longest = max(lengths)
+    power = 1 - 1 / temperature
+    return [
+        weight * (longest / length) ** power
+        for weight, length in zip(weights, lengths, strict=True)
+    ]
+
+
+def replay_weights(pairs, lengths, shares):
+    """Weight of each replayed bitext, so that its pairs are its share of a pass.
+
+    Args:
+        pairs: number of the domain's own pairs in a pass.
+        lengths, shares: of the replayed bitexts: number of pairs, share of the pass.
+
+    Raises:
+        ValueError: a share is less than one pair.
+    """
+    everything = pairs / (1 - sum(shares))
+    for length, share in zip(lengths, shares, strict=True):
+        if round(everything * share) < 1:
+            raise ValueError(
+                f"--replay: a share of {share:g} of a pass of {everything:,.0f} pairs is less "
+                "than one pair; raise it"
+            )
+    return [everything * share / length for length, share in zip(lengths, shares, strict=True)]
+
+
+def pairs_in_pass(weights, lengths):
+    """Number of pairs that a pass shows of each bitext, a list."""
+    shown = []
+    for weight, length in zip(weights, lengths, strict=True):
+        copies, fraction = divmod(weight, 1)
+        shown.append(int(copies) * length + round(fraction * length))
+    return shown
 
 
 def slices_per_pass(epoch_fraction):
@@ -61,6 +163,7 @@ class MixtureDataset(BaseWrapperDataset):
     def __init__(self, datasets, weights, slices=1, seed=1):
         super().__init__(ConcatDataset(datasets))
         self._lengths = [len(dataset) for dataset in datasets]
+        self._ends = np.cumsum(self._lengths)
         self._weights = list(weights)
         self._slices = slices
         self._seed = seed
@@ -87,6 +190,10 @@ class MixtureDataset(BaseWrapperDataset):
                 f"epoch {epoch} would be empty: {len(everything):,} sentence pairs cannot be cut "
                 f"into {self._slices} parts; raise --epoch-fraction"
             )
+
+    def bitext_of(self, index):
+        """Number of the bitext, from 0, that a pair of this epoch comes from."""
+        return int(np.searchsorted(self._ends, self._picked[index], side="right"))
 
     def __len__(self):
         return len(self._picked)

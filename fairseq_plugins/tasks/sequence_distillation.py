@@ -2,10 +2,12 @@
 
 On top of fairseq's ``translation`` task:
 
-- the training set is a mixture of bitexts (references, distilled targets), by weight;
+- the training set is a mixture of bitexts (references, distilled targets, several domains),
+  by weight or temperature, its sources tagged by domain or cut into pieces at random;
 - validation decodes every sentence, greedy and with a beam, undoes the run's own
   subwords and scores against the untouched text: ``bleu``, ``chrf``, ``bleu_greedy``,
-  ``chrf_greedy`` stand beside the loss and can choose the best checkpoint;
+  ``chrf_greedy`` stand beside the loss and can choose the best checkpoint; the dev sets
+  of several domains are validated in one run;
 - a fingerprint of the vocabulary travels in the checkpoint; another vocabulary is refused;
 - checkpoints are read as data only, see ``fairseq_plugins.checkpoints``;
 - ``--patience`` survives a resume.
@@ -28,7 +30,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, DictConfig
 
-from data_prep.files import find_text
+from data_prep.files import find_text, read_lines
 from data_prep.vocabulary import read_vocabulary
 from fairseq_plugins.checkpoints import (
     TRUST_VARIABLE,
@@ -39,7 +41,16 @@ from fairseq_plugins.checkpoints import (
 )
 from fairseq_plugins.data.candidates import CandidatesFolders
 from fairseq_plugins.data.companions import References, with_companions
-from fairseq_plugins.data.mixture import MixtureDataset, parse_mixture, slices_per_pass
+from fairseq_plugins.data.mixture import (
+    MixtureDataset,
+    pairs_in_pass,
+    parse_domains,
+    parse_mixture,
+    slices_per_pass,
+    tempered,
+)
+from fairseq_plugins.data.subword_sampling import with_sampling
+from fairseq_plugins.data.tags import check_tag, parse_tags, put_before_sources
 from fairseq_plugins.data.teacher_targets import KEY as TEACHER
 from fairseq_plugins.data.teacher_targets import TeacherCaches
 from fairseq_plugins.early_stopping import patience, reason_to_stop, restore_patience
@@ -54,6 +65,7 @@ from fairseq_plugins.models.start import (
 logger = logging.getLogger(__name__)
 
 VALIDATION_METRICS = ("bleu", "chrf")
+OWN_STATE = ("vocabulary", "patience", "kept", "general", "slices")  # of a run, not of a model
 MAX_LENGTH_RATIO, MAX_LENGTH_MARGIN = 2, 20  # target pieces at most: 2 x source pieces + 20
 
 
@@ -64,7 +76,39 @@ class SequenceDistillationConfig(TranslationConfig):
         metadata={
             "help": "training bitexts as FOLDER=WEIGHT,FOLDER=WEIGHT, all prepared with the same "
             "vocabulary; weight 2 shows a bitext twice per pass, 0.5 another half of it in each "
-            "pass; default: the data folder alone. Dev and test always come from the data folder"
+            "pass; default: the data folder alone. Dev and test come from the data folder, see also "
+            "--valid-domains"
+        },
+    )
+    mixture_temperature: float = field(
+        default=1.0,
+        metadata={
+            "help": "small bitexts of --mixture are shown more often: weights are multiplied by "
+            "(pairs of the largest / pairs) ^ (1 - 1/T); 1: as the weights say, inf: all equally "
+            "often; no bitext loses pairs"
+        },
+    )
+    domain_tags: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "a word before every source of a prepared folder, training and dev, as "
+            "FOLDER=TAG,FOLDER=TAG; put the same word before the text to translate"
+        },
+    )
+    source_sampling: float = field(
+        default=0.0,
+        metadata={
+            "help": "cut the training sources into pieces at random, anew in every epoch: alpha "
+            "of subword regularisation (unigram models; 0.1 to 0.5 is usual, small is wild) or "
+            "the share of merges left out (BPE models; 0.1 is usual); 0 is off"
+        },
+    )
+    valid_domains: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "dev sets of other domains as NAME=FOLDER,NAME=FOLDER; --valid-subset "
+            "valid,valid_NAME validates them too. The first of --valid-subset chooses the best "
+            "checkpoint"
         },
     )
     epoch_fraction: float = field(
@@ -172,13 +216,20 @@ class SequenceDistillationTask(TranslationTask):
             raise ValueError("--eval-bleu scores re-joined pieces; use --valid-beam instead")
         if cfg.valid_beam < 0:
             raise ValueError(f"--valid-beam is 0 or more, not {cfg.valid_beam}")
-        self.slices = slices_per_pass(cfg.epoch_fraction)
+        if not 0 <= cfg.source_sampling <= 1:
+            raise ValueError(
+                f"--source-sampling is 0 (off) to 1, usually 0.1, not {cfg.source_sampling}"
+            )
+        tempered([1], [1], cfg.mixture_temperature)  # refuses a bad one before anything is loaded
+        self.check_epoch_fraction()
         self.data_folder = Path(utils.split_paths(cfg.data)[0])
         self.vocabulary = read_vocabulary(self.data_folder)
         self.subwords = self.vocabulary.subwords()
         self.bitexts = parse_mixture(cfg.mixture) if cfg.mixture else [(self.data_folder, 1.0)]
-        for folder, _ in self.bitexts:
-            self._check_prepared_alike(folder)
+        self.valid_domains = parse_domains(cfg.valid_domains) if cfg.valid_domains else {}
+        self.tags = parse_tags(cfg.domain_tags) if cfg.domain_tags else {}
+        for folder in {*(folder for folder, _ in self.bitexts), *self.valid_domains.values()}:
+            self.check_prepared_alike(folder)
         self._metrics = {
             name: build_metric(name, cfg.target_lang or self.vocabulary.target_lang)
             for name in VALIDATION_METRICS
@@ -196,6 +247,7 @@ class SequenceDistillationTask(TranslationTask):
         task = super().setup_task(cfg, **kwargs)
         # a plain dataclass or a checkpoint's own settings: nobody is about to train or resume
         if isinstance(cfg, DictConfig) and not from_checkpoint:
+            task.check_tags()
             if cfg.decode_with:
                 for path in utils.split_paths(cfg.decode_with):
                     task.check_checkpoint(path)
@@ -206,7 +258,8 @@ class SequenceDistillationTask(TranslationTask):
     # -- checkpoints ---------------------------------------------------------------------
 
     def check_start(self, cfg):
-        """Check the checkpoint from which fairseq-train is about to start or go on."""
+        """Check how, and from which checkpoint, fairseq-train is about to start or go on."""
+        self.check_training_options()
         last = Path(cfg.save_dir) / "checkpoint_last.pt"
         self._initial_teacher = check_start_of_model(cfg, self.vocabulary)
         if cfg.restore_file != "checkpoint_last.pt":
@@ -216,16 +269,48 @@ class SequenceDistillationTask(TranslationTask):
             mend_last_checkpoint(last)
             state = self.check_checkpoint(last)
             check_same_weights_learn(last, state, cfg)
-            saved_patience = (state.get("task_state") or {}).get("patience")
-            restore_patience(saved_patience)
-            self._resumed = (state.get("task_state") or {}).get("kept", {})
-            updates = state["optimizer_history"][-1]["num_updates"]
-            reason = reason_to_stop(updates, saved_patience, cfg.max_update, cfg.patience)
+            reason = self.resume(state)
             if reason:
                 logger.info(f"{last}: training was complete already, {reason}")
                 sys.exit(0)
         elif cfg.finetune_from_model:
             self.check_checkpoint(cfg.finetune_from_model)
+
+    def check_training_options(self):
+        """Refuse options that would have no effect on the training that is about to start.
+
+        Raises:
+            ValueError: names the option and what is missing.
+        """
+        if self.cfg.mixture_temperature != 1 and not self.cfg.mixture:
+            raise ValueError(
+                "--mixture-temperature weighs the bitexts of a mixture; name them with --mixture"
+            )
+        validated = self.cfg.valid_subset.split(",")
+        missing = [f"valid_{name}" for name in self.valid_domains]
+        missing = [split for split in missing if split not in validated]
+        if missing:
+            raise ValueError(
+                f"--valid-domains names a dev set that is not validated; "
+                f"add --valid-subset {','.join([*validated, *missing])} (the first of them "
+                f"chooses the best checkpoint)"
+            )
+
+    def resume(self, state):
+        """Take over what an earlier run of this training saved in the task's state.
+
+        Args:
+            state: contents of the last checkpoint.
+
+        Returns:
+            why the training was complete already, or None.
+        """
+        task_state = state.get("task_state") or {}
+        saved_patience = task_state.get("patience")
+        restore_patience(saved_patience)
+        self._resumed = task_state.get("kept", {})
+        updates = state["optimizer_history"][-1]["num_updates"]
+        return reason_to_stop(updates, saved_patience, self.cfg.max_update, self.cfg.patience)
 
     def check_checkpoint(self, path):
         """Contents of a checkpoint whose vocabulary is ours; ValueError otherwise."""
@@ -261,10 +346,9 @@ class SequenceDistillationTask(TranslationTask):
     def load_state_dict(self, state_dict):
         # fairseq calls this before it loads the weights, for every member of an ensemble
         self._check_vocabulary("to be loaded", state_dict.get("vocabulary"))
-        own = ("vocabulary", "patience", "kept")
-        super().load_state_dict({k: v for k, v in state_dict.items() if k not in own})
+        super().load_state_dict({k: v for k, v in state_dict.items() if k not in OWN_STATE})
 
-    def _check_prepared_alike(self, folder):
+    def check_prepared_alike(self, folder):
         theirs = read_vocabulary(folder)
         if theirs.files != self.vocabulary.files:
             raise ValueError(
@@ -291,19 +375,88 @@ class SequenceDistillationTask(TranslationTask):
         if split == self.cfg.train_subset:
             self.datasets[split] = self._training_mixture(epoch, combine)
             return
-        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
-        self.datasets[split] = with_companions(
-            self.datasets[split], self._companions(self.data_folder, split)
-        )
+        folder, name = self._place(split)
+        if split.startswith("valid_") and folder == self.data_folder:
+            self._check_split_exists(split)
+        self.datasets[split] = self._prepared(folder, name, combine)
+
+    def _place(self, split):
+        """The prepared folder, and the split in it, that a name in --valid-subset means."""
+        folder = self.valid_domains.get(split.removeprefix("valid_"))
+        if split.startswith("valid_") and folder:
+            return folder, "valid"
+        return self.data_folder, split
+
+    def _check_split_exists(self, split):
+        binaries = f"{split}.{self.cfg.source_lang}-{self.cfg.target_lang}.*"
+        if not any(self.data_folder.glob(binaries)):
+            domain = split.removeprefix("valid_")
+            known = ", ".join(self.valid_domains) or "none"
+            raise ValueError(
+                f"--valid-subset names {split}, which is neither a domain of --valid-domains "
+                f"({known}) nor a split of {self.data_folder}; add --valid-domains {domain}=FOLDER"
+            )
+
+    def _prepared(self, folder, split, combine=False):
+        """The pairs of a prepared folder's split, tagged, with what goes beside them."""
+        pairs = self._pairs(folder, split, combine)
+        return with_companions(pairs, self._companions(folder, split))
+
+    def _pairs(self, folder, split, combine=False):
+        data, kept = self.cfg.data, self.datasets.get(split)
+        self.cfg.data = str(folder)  # fairseq's loader reads the folder from there
+        try:
+            super().load_dataset(split, epoch=1, combine=combine)
+            pairs = self.datasets.pop(split)
+        finally:
+            self.cfg.data = data
+            if kept is not None:
+                self.datasets[split] = kept
+        tag = self.tag_ids(folder)
+        if tag:
+            put_before_sources(pairs, tag)
+        return pairs
+
+    def tag_ids(self, folder):
+        """Ids of the pieces of a folder's tag; empty if it has none."""
+        tags = [tag for named, tag in self.tags.items() if Path(named) == Path(folder)]
+        return [self.src_dict.index(piece) for tag in tags for piece in self.subwords.encode(tag)]
+
+    def check_tags(self):
+        """Refuse a tag of a folder that is not used, or that changes the pieces of the text."""
+        used = {
+            Path(folder)
+            for folder in (
+                self.data_folder, *(folder for folder, _ in self.training_folders()),
+                *self.held_out_folders(),
+            )
+        }  # fmt: skip
+        for folder, tag in self.tags.items():
+            if Path(folder) not in used:
+                raise ValueError(
+                    f"--domain-tags names {folder}, which is not among the prepared folders of "
+                    f"this run: {', '.join(sorted(map(str, used)))}"
+                )
+            text = find_text(folder, "valid", self.cfg.source_lang)
+            check_tag(tag, self.subwords, read_lines(text))
+
+    def training_folders(self):
+        """Prepared folders that training pairs come from, with what the user wrote of each."""
+        return self.bitexts
+
+    def held_out_folders(self):
+        """Prepared folders, besides the data folder, whose dev set is decoded."""
+        return self.valid_domains.values()
 
     def _companions(self, folder, split):
-        """What goes beside the sentence pairs of a split, by key of the batch."""
+        """What goes beside the sentence pairs of a folder's split, by key of the batch."""
         companions = {}
-        if split in self.cfg.valid_subset.split(",") and self.cfg.valid_beam:
+        validated = (folder, split) in map(self._place, self.cfg.valid_subset.split(","))
+        if self.cfg.valid_beam and validated:
             path = find_text(folder, split, self.cfg.target_lang)
             companions["references"] = References(path)
         training = split == self.cfg.train_subset
-        if self.teacher_cache and (training or split in self.cfg.valid_subset.split(",")):
+        if self.teacher_cache and (training or validated):
             companions[TEACHER] = self.teacher_cache.targets(
                 folder, split, self.tgt_dict.pad(), training
             )
@@ -317,28 +470,44 @@ class SequenceDistillationTask(TranslationTask):
         return companions
 
     def _training_mixture(self, epoch, combine):
-        split, data = self.cfg.train_subset, self.cfg.data
-        loaded = []
-        for folder, weight in self.bitexts:
-            self.cfg.data = str(folder)  # fairseq's loader reads the folder from there
-            try:
-                super().load_dataset(split, epoch=1, combine=combine)
-            finally:
-                self.cfg.data = data
-            dataset = with_companions(self.datasets.pop(split), self._companions(folder, split))
-            loaded.append(dataset)
-            logger.info(f"{folder}: {len(loaded[-1]):,} training pairs, weight {weight:g}")
+        folders = [folder for folder, _ in self.training_folders()]
+        loaded = [self._prepared(folder, self.cfg.train_subset, combine) for folder in folders]
+        lengths = [len(dataset) for dataset in loaded]
+        weights = self.weights(lengths)
+        for folder, weight, length, shown in zip(
+            folders, weights, lengths, pairs_in_pass(weights, lengths), strict=True
+        ):
+            logger.info(
+                f"{folder}: {length:,} training pairs, weight {weight:g}, "
+                f"{shown:,} pairs in a pass"
+            )
         if self.teacher_cache:
             self.teacher_cache.check_all_used()
         if self.candidates:
             self.candidates.check_all_used()
-        if len(loaded) == 1 and self.bitexts[0][1] == 1 and self.slices == 1:
+        slices = self.slices([dataset.sizes for dataset in loaded], weights)
+        sampling = self.cfg.source_sampling
+        if weights == [1] and slices == 1 and not sampling:
             return loaded[0]
-        mixture = MixtureDataset(
-            loaded, [weight for _, weight in self.bitexts], self.slices, self.cfg.seed
-        )
+        mixture = MixtureDataset(loaded, weights, slices, self.cfg.seed)
+        if sampling:
+            mixture = with_sampling(
+                mixture, self.subwords, self.src_dict, sampling, self.cfg.seed,
+                self.cfg.max_source_positions, [len(self.tag_ids(folder)) for folder in folders],
+            )  # fmt: skip
         mixture.set_epoch(epoch)
         return mixture
+
+    def weights(self, lengths):
+        """How often a pass shows each training bitext, from the numbers of their pairs."""
+        return tempered([w for _, w in self.bitexts], lengths, self.cfg.mixture_temperature)
+
+    def check_epoch_fraction(self):
+        slices_per_pass(self.cfg.epoch_fraction)
+
+    def slices(self, sizes, weights):
+        """Number of fairseq epochs in a pass over training bitexts with these sizes."""
+        return slices_per_pass(self.cfg.epoch_fraction)
 
     def get_batch_iterator(self, dataset, *args, **kwargs):
         # with any other multiple fairseq drops the last batch, so up to n-1 sentences
@@ -371,15 +540,19 @@ class SequenceDistillationTask(TranslationTask):
             prepare_training(model, self.cfg, self._initial_teacher)
         if self.cfg.valid_beam:
             for name, beam in (("", self.cfg.valid_beam), ("_greedy", 1)):
-                settings = Namespace(
-                    beam=beam,
-                    lenpen=self.cfg.valid_length_penalty,
-                    # an untrained model never ends a sentence by itself
-                    max_len_a=MAX_LENGTH_RATIO,
-                    max_len_b=MAX_LENGTH_MARGIN,
-                )
-                self._generators[name] = self.build_generator([model], settings)
+                self._generators[name] = self.build_valid_generator(model, beam)
         return model
+
+    def build_valid_generator(self, model, beam):
+        """What decodes in validation."""
+        settings = Namespace(
+            beam=beam,
+            lenpen=self.cfg.valid_length_penalty,
+            # an untrained model never ends a sentence by itself
+            max_len_a=MAX_LENGTH_RATIO,
+            max_len_b=MAX_LENGTH_MARGIN,
+        )
+        return self.build_generator([model], settings)
 
     def begin_valid_epoch(self, epoch, model):
         super().begin_valid_epoch(epoch, model)
