@@ -3,8 +3,8 @@
 Usage: dad-stage --out FOLDER [--in PATH ...] [--resume] -- COMMAND [WORD ...]
        dad-stage --times WORK
 
-The command makes the folder that stands for {out} in its command line. That
-folder, FOLDER.part, gets its final name when the command has succeeded.
+The command makes the folder that stands for {out} in its command line; where it is told
+to make something inside, as in {out}/file, the folder is there already. That folder, FOLDER.part, gets its final name when the command has succeeded.
 FOLDER/stage.json then holds the command line, the SHA-256 of every input and
 output, package versions, commit and seconds; FOLDER/log.txt what the command
 printed (FOLDER.log while it runs).
@@ -225,6 +225,8 @@ def comparable(request):
 
 def execute(words, part, log_path, lock_file, screen):
     """Run the command, its output in the log and, as ``screen`` says, on stderr."""
+    if any(word.startswith("{out}/") for word in words):
+        part.mkdir(exist_ok=True)
     words = [word.replace("{out}", str(part)) for word in words]
     with open(log_path, "ab") as log:
         log.write(f"$ {shlex.join(words)}\n".encode())

@@ -84,6 +84,11 @@ def test_a_command_that_makes_nothing_is_an_error(work):
         stage("echo {out}")
 
 
+def test_a_command_may_make_a_file_inside_the_folder(work):
+    assert run_stage(["cp", "in.txt", "{out}/copy"], "stage", ["in.txt"]) == 0
+    assert (work / "stage" / "copy").read_text() == "first\n"
+
+
 def test_a_missing_input_is_named(work):
     with pytest.raises(FileNotFoundError, match="absent.txt, an input of stage, is missing"):
         stage(inputs=["absent.txt"])
