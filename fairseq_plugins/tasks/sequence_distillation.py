@@ -250,9 +250,9 @@ class SequenceDistillationTask(TranslationTask):
             companions["references"] = References(path)
         training = split == self.cfg.train_subset
         if self.teacher_cache and (training or split in self.cfg.valid_subset.split(",")):
-            companions[TEACHER] = self.teacher_cache.targets(
-                folder, split, self.tgt_dict.pad(), training
-            )
+            targets = self.teacher_cache.targets(folder, split, self.tgt_dict.pad(), training)
+            if targets is not None:
+                companions[TEACHER] = targets
         return companions
 
     def _training_mixture(self, epoch, combine):

@@ -296,6 +296,7 @@ def test_a_bitext_without_a_cache_is_refused_with_the_command_that_makes_it(two)
     )
     with pytest.raises(ValueError, match=message):
         caches.targets(root / "general", "train", PAD, training=True)
+    assert caches.targets(root / "general", "train", PAD, training=False) is None
 
 
 @pytest.mark.parametrize("suffix", ["de.bin", "en.bin", "de.idx", "en.idx"])
