@@ -164,6 +164,10 @@ def test_renormalised_words_share_everything_among_themselves(kind, temperature)
     )
 
 
+def test_where_all_words_are_listed_there_is_no_tail():
+    assert torch.equal(losses.with_tail(lprobs(1, torch.float32), VOCAB), lprobs(1, torch.float32))
+
+
 @pytest.mark.parametrize("share", [1e-12, 1e-4, 0.3, 0.6, 1 - 1e-4])
 def test_the_tail_is_what_is_left(share):
     listed = torch.tensor([[0.75, 0.25]], dtype=torch.float64).log() + math.log1p(-share)

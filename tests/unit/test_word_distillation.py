@@ -115,8 +115,9 @@ def test_the_tail_changes_the_loss_and_so_does_another_teacher(made):
 def test_an_ensemble_averages_probabilities(made):
     built = word(made, "--teacher", f"{made.teacher}:{made.other}", "--teacher-temperature", 2)
     singly = [
-        word(made, "--teacher", path, "--teacher-temperature", 2) for path in (made.teacher, made.other)
-    ]  # fmt: skip
+        word(made, "--teacher", path, "--teacher-temperature", 2)
+        for path in (made.teacher, made.other)
+    ]
     found, *members = (
         one.criterion.online_teacher.lprobs(one.batch["net_input"], one.model).exp()
         for one in (built, *singly)
