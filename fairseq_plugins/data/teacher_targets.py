@@ -109,16 +109,22 @@ class TeacherCaches:
         Args:
             folder, split: what is to be found, by what the files hold and not by their place.
             pad: number of padding in the target dictionary.
-            training: two teachers for the same text are an error; otherwise the first is taken.
+            training: whether it is training data. If not, a split without a cache is None, with
+                a warning, and of two teachers for the same text the first is taken.
 
         Raises:
-            ValueError: no cache was made from this data, or several by different teachers.
+            ValueError: no cache was made from this training data, or several by different
+                teachers.
         """
         languages = self._vocabulary.source_lang, self._vocabulary.target_lang
         wanted = data_fingerprint(folder, split, *languages)
         found = [cache for cache in self._caches if cache.data(split) == wanted]
         if not found:
-            raise ValueError(self._nothing_for(folder, split, wanted))
+            message = self._nothing_for(folder, split, wanted)
+            if training:
+                raise ValueError(message)
+            logger.warning(message)
+            return None
         self._used.update(cache.path for cache in found)
         if training and len({tuple(cache.teachers) for cache in found}) > 1:
             raise ValueError(

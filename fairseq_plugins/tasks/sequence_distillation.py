@@ -457,9 +457,9 @@ class SequenceDistillationTask(TranslationTask):
             companions["references"] = References(path)
         training = split == self.cfg.train_subset
         if self.teacher_cache and (training or validated):
-            companions[TEACHER] = self.teacher_cache.targets(
-                folder, split, self.tgt_dict.pad(), training
-            )
+            targets = self.teacher_cache.targets(folder, split, self.tgt_dict.pad(), training)
+            if targets is not None:
+                companions[TEACHER] = targets
         if self.candidates:
             companions.update(
                 self.candidates.beside(
