@@ -6,7 +6,7 @@ general domain depends on it. That is measured by the diagonal of the Fisher inf
 squared gradients of sentences of general-domain text, added up, over target tokens.
 
 MODEL is the general model, DATA the prepared folder of what it was trained on (or of a
-sample of it). A few hundred sentences do; each takes one pass forward and one backward.
+sample of it). Every sentence takes one pass forward and one backward, by itself.
 
 OUT holds the Fisher information and the fingerprints of weights and vocabulary, by which
 it is refused for any other model. It is per target token, in nats, so --ewc-weight 1
