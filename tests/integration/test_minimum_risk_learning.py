@@ -37,7 +37,7 @@ def corpus(root, seed):
         if split == "train":
             write_text(distilled / "train.de", map(" ".join, sources))
             write_text(distilled / "train.en", (row[0] for row in lists))
-    make_vocabulary(text, "de", "en", 285, root / "vocabulary")
+    make_vocabulary(text, "de", "en", 275, root / "vocabulary")
     binarise(distilled, root / "vocabulary", root / "prepared", held_out=text)
     toy_candidates(root, root / "candidates")
     toy_candidates(root, root / "dev", split="valid")
