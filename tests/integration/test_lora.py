@@ -1,6 +1,7 @@
 """LoRA under stock fairseq-train: the start, what learns, resuming, merging, and use."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -178,6 +179,32 @@ def test_an_interrupted_training_ends_with_the_same_updates(made, tmp_path):
     assert straight.keys() == broken.keys()
     for name, tensor in straight.items():
         assert tensor.equal(broken[name]), name
+
+
+@pytest.mark.parametrize("flags", [LORA, ("--freeze", "encoder,embeddings")])
+def test_two_workers_learn_what_one_learns_from_two_batches(made, tmp_path, flags):
+    words = (*flags, "--dropout", 0, "--disable-validation")
+    together = (
+        "--distributed-world-size", 2, "--distributed-backend", "gloo", "--distributed-no-spawn",
+        "--ddp-backend", "legacy_ddp",  # fairseq's call of PyTorch's own wants a GPU
+        # what fairseq sends otherwise holds types that PyTorch refuses since 2.6
+        "--load-checkpoint-on-all-dp-ranks",
+        "--distributed-init-method", f"file://{tmp_path / 'meeting'}",
+    )  # fmt: skip
+    with ThreadPoolExecutor() as workers:
+        runs = [workers.submit(adapt, made, tmp_path / "alone", *words, "--update-freq", 2)]
+        runs += [
+            workers.submit(adapt, made, tmp_path / "both", *words, *together,
+                           "--distributed-rank", rank)
+            for rank in (1, 0)
+        ]  # fmt: skip
+    for done in runs:
+        assert done.result().status == 0, done.result().output
+    alone, both = (weights(tmp_path / name / "checkpoint_last.pt") for name in ("alone", "both"))
+    before = merged(weights(made / "general" / "model.pt"))
+    assert any(not tensor.equal(before[name]) for name, tensor in merged(both).items())
+    for name, tensor in alone.items():
+        torch.testing.assert_close(both[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
