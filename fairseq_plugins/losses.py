@@ -97,10 +97,7 @@ def with_tail(lprobs, vocab):
         return lprobs
     smallest = 8 * torch.finfo(lprobs.dtype).eps
     listed = lprobs.logsumexp(dim=-1, keepdim=True).clamp(max=-smallest)  # log Σ p
-    # log(1 − exp(x)) in the form that is exact near 0 and the one that is exact far below
-    near = torch.log(-torch.expm1(listed))
-    far = torch.log1p(-torch.exp(listed))
-    return torch.cat([lprobs, torch.where(listed > -math.log(2), near, far)], dim=-1)
+    return torch.cat([lprobs, torch.log(-torch.expm1(listed))], dim=-1)
 
 
 def listed_outcomes(lprobs, listed_lprobs, temperature, tail):
