@@ -23,6 +23,8 @@
 #                            word           its distribution for every word too
 #                            selective      the same for the words that are hardest for the student
 #                            sequence-risk  plain, then minimum-risk training on its n-best
+#   --student-init NAME      weights of the general student at the start: random (default), or
+#                            layers of the teacher, which must have its width: first, every-other
 #   --adapt NAME             how teachers and students are adapted to a domain:
 #                            plain          in-domain bitext alone (default)
 #                            anchored       held near the distribution of the general model
@@ -65,7 +67,7 @@ source "$recipes/stage.sh"
 
 read_options() {  # sets the variables named after the options
   config='' general='' domains=() work='' size='' teacher_size='' configurations='' updates=''
-  targets=best filters=() rejected=drop loss=plain adapt=plain
+  targets=best filters=() rejected=drop loss=plain adapt=plain student_init=random
   lines='' precision='' chosen_jobs='' chosen_vocabulary_size='' first_stage=1 last_stage=11 dry_run='' train_flags=()
   while (( $# )); do
     case $1 in
@@ -90,6 +92,7 @@ read_options() {  # sets the variables named after the options
       --rejected) rejected=$2 ;;
       --loss) loss=$2 ;;
       --adapt) adapt=$2 ;;
+      --student-init) student_init=$2 ;;
       --updates) updates=$2 ;;
       --lines) lines=$2 ;;
       --stage) first_stage=$2 ;;
@@ -136,6 +139,8 @@ check_options() {  # and find what they leave open in the config
       || fail "--loss is plain, word, selective or sequence-risk, or several with commas, not '$loss'"
   done
   check_adapt "$adapt"
+  [[ $student_init =~ ^(random|first|every-other)$ ]] \
+    || fail "--student-init is random, first or every-other, not '$student_init'"
   if [[ $adapt == anchored || $adapt == ewc ]] && [[ ${losses[*]} != plain ]]; then
     fail "--adapt $adapt and --loss ${losses[*]} are two losses for one training; leave one out"
   fi
@@ -193,11 +198,11 @@ cache() {  # NUMBER TITLE DATA TEACHER: the teacher's distribution over a prepar
 cache_of() { echo "cached/${1%/prepared}"; }
 
 candidates() {  # NUMBER TITLE DOMAIN TEACHER: the teacher's n-best with their costs
-  stage "$1" "$2" --in "distilled/$3/$4" --in "corpora/$3/text" --in vocabulary \
-    --out "candidates/$3/$4" \
+  stage "$1" "$2" --in "distilled/$3/$4" --in "corpora/$3/text" --out "candidates/$3/$4" \
     -- dad-candidates --nbest "distilled/$3/$4/decoded/train.$target_lang.nbest" \
-    --references "corpora/$3/text/train.$target_lang" "${languages[@]}" \
-    --vocabulary vocabulary --data "distilled/$3/$4/prepared" --out '{out}'
+    --source "corpora/$3/text/train.$source_lang" \
+    --references "corpora/$3/text/train.$target_lang" \
+    --data "distilled/$3/$4/prepared" --out '{out}'
 }
 
 learn() {  # LOSS DATA...: adds to the flags of train.sh and dad-stage how DATA is learnt
@@ -324,6 +329,8 @@ chain() {
   # 5 and 6: what the general students learn from
   training=("${student_training[@]}")
   distilled=distilled/general/general/prepared
+  starting=()
+  [[ $student_init == random ]] || starting=(--from-teacher "$student_init=teacher/general")
   if needs start distilled; then
     distil 5 "distilled data" general general
     if learns_distribution; then cache 5 "distilled data" "$distilled" general; fi
@@ -333,12 +340,14 @@ chain() {
       learn "$loss" "$distilled"
       beside 6 "student" \
         train 6 "student" "student/$size/$(with_loss distilled "$loss")/general" "$distilled" \
-        ${learning_inputs[@]+"${learning_inputs[@]}"} -- --size "$size" ${learning[@]+"${learning[@]}"}
+        ${starting[@]+--in teacher/general} ${learning_inputs[@]+"${learning_inputs[@]}"} \
+        -- --size "$size" ${starting[@]+"${starting[@]}"} ${learning[@]+"${learning[@]}"}
     done
   fi
   if needs start references; then
     beside 6 "student" \
-      train 6 "student" "student/$size/references/general" corpora/general/prepared -- --size "$size"
+      train 6 "student" "student/$size/references/general" corpora/general/prepared \
+      ${starting[@]+--in teacher/general} -- --size "$size" ${starting[@]+"${starting[@]}"}
   fi
   all_done
   for start in references distilled; do

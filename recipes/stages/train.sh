@@ -7,6 +7,8 @@
 #   --out DIR                folder to fill; run again after a stop, training goes on from there
 #   --size NAME              architecture dad_NAME; see the table below
 #   --init MODEL             model folder to start from (weights only): this is adapting
+#   --from-teacher LAYERS=MODEL
+#                            start from layers of a teacher of the same width: first or every-other
 #   --loss NAME              plain (label-smoothed cross-entropy), word or selective (with
 #                            --teacher-cache), sequence-risk (with --candidates)
 #   --teacher-cache LIST     folders made by dad-cache-teacher, joined by colons
@@ -80,7 +82,7 @@ source "$here/../command_line.sh"
 init='' updates=100000 lr=0.0002 warmup=1 schedule=fixed max_tokens=4096 update_frequency=1
 epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=fp32 seed=1 dry_run=''
 data='' out='' size_name='' extra=()
-loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general=''
+loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general='' from_teacher=''
 while (( $# )); do
   case $1 in
     --help|-h) script_help "$0"; exit ;;
@@ -88,6 +90,7 @@ while (( $# )); do
     --out) out=$2; shift 2 ;;
     --size) size_name=$2; shift 2 ;;
     --init) init=$2; shift 2 ;;
+    --from-teacher) from_teacher=$2; shift 2 ;;
     --loss) loss=$2; shift 2 ;;
     --teacher-cache) teacher_cache=$2; shift 2 ;;
     --candidates) candidates=$2; shift 2 ;;
@@ -141,10 +144,10 @@ check_adapt "$adapt"
   || fail "--adapt $adapt and --loss $loss are two losses for one training; leave one out"
 adaptation=()
 case $adapt in
-  anchored) criterion=(--criterion anchored_adaptation) ;;
+  anchored) criterion=(--criterion anchored_adaptation --anchor-weight 0.5) ;;
   ewc)
     require_option "$0" --fisher "$fisher"
-    criterion=(--criterion anchored_adaptation --anchor-weight 0 --fisher "$fisher")
+    criterion=(--criterion anchored_adaptation --ewc-weight 1 --fisher "$fisher")
     ;;
   replay=*)
     require_option "$0" --general "$general"
@@ -158,6 +161,7 @@ train=(
   --task "$([[ $init ]] && echo domain_adaptation || echo sequence_distillation)"
   --save-dir "$out/checkpoints"
   ${init:+--finetune-from-model "$init/model.pt"}
+  ${from_teacher:+--init-from-teacher "$from_teacher"}
   # model
   --arch "dad_$size_name" --dropout "$dropout" ${adaptation[@]+"${adaptation[@]}"}
   # loss

@@ -152,6 +152,18 @@ def test_replayed_text_has_a_cache_of_its_own(corpora):
     assert {part for list_ in caches.values() for part in list_.split(":")} == set(made)
 
 
+@pytest.mark.parametrize("layers", ["first", "every-other"])
+def test_general_students_may_start_from_the_teachers_layers(corpora, layers):
+    plain = trainings(dry_run(corpora, "--configuration", "1,4,9"))
+    models = trainings(dry_run(corpora, "--configuration", "1,4,9", "--student-init", layers))
+    students = [name for name in models if value(models[name], "--init-from-teacher")]
+    assert students == [
+        "student/miniature/distilled/general", "student/miniature/references/general",
+    ]  # fmt: skip
+    assert value(models[students[0]], "--init-from-teacher") == f"{layers}=teacher/general"
+    assert not any("--init-from-teacher" in words for words in plain.values())
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -160,6 +172,7 @@ def test_replayed_text_has_a_cache_of_its_own(corpora):
         (["--adapt", "replay=1"], "SHARE between 0 and 1, not 'replay=1'"),
         (["--adapt", "replay=0.0"], "not 'replay=0.0'"),
         (["--adapt", "prompt"], "--adapt is plain, anchored, ewc, lora or replay=SHARE"),
+        (["--student-init", "last"], "--student-init is random, first or every-other, not 'last'"),
         (["--adapt", "ewc", "--loss", "plain,word"], "two losses for one training"),
     ],
 )
