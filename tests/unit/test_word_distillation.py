@@ -196,6 +196,15 @@ def test_unreduced_losses_are_those_of_the_tokens(made):
     torch.testing.assert_close(each.sum(), built.loss()[0])
 
 
+def test_accuracy_is_reported_beside_the_teacher(made):
+    built = word(made, "--report-accuracy")
+    likeliest = built.model(**built.batch["net_input"])[0].argmax(-1)
+    real = built.batch["target"].ne(1)
+    built.batch["target"][:3] = torch.where(real, likeliest, 1)[:3]
+    logged = built.loss()[2]
+    assert logged["n_correct"] >= real[:3].sum() > 0 and logged["total"] == real.sum()
+
+
 # -- the teacher -------------------------------------------------------------------------
 
 
