@@ -93,7 +93,7 @@ def data(tmp_path_factory):
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_adapting_with_an_anchor_forgets_less(data, tmp_path, seed):
     prepared, vocabulary = data
-    start = assemble(prepared, "label_smoothed_cross_entropy", *SIZE, seed=seed)
+    start = assemble(prepared, "label_smoothed_cross_entropy", fairseq=SIZE, seed=seed)
     dictionary = start.task.target_dictionary
     learn(start.model, start.criterion, "general", dictionary, seed, lr=3e-3)
     path = tmp_path / "general.pt"
@@ -105,7 +105,7 @@ def test_adapting_with_an_anchor_forgets_less(data, tmp_path, seed):
     for name, options in HELD.items():
         if name == "ewc":
             options += ("--fisher", tmp_path / "fisher.pt")
-        held = assemble(prepared, "anchored_adaptation", *SIZE, "--anchor", path, *options)
+        held = assemble(prepared, "anchored_adaptation", "--anchor", path, *options, fairseq=SIZE)
         network = copy.deepcopy(start.model)
         learn(network, held.criterion, "domain", dictionary, seed, lr=3e-3)
         losses[name] = [loss_on(network, domain, dictionary) for domain in ("general", "domain")]

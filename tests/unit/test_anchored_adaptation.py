@@ -77,6 +77,9 @@ def test_weights_of_0_are_label_smoothed_cross_entropy_bit_for_bit(
 ):  # fmt: skip
     network, task = loaded
     sample = batch(made, task, range(6))
+    # a cache that is there is not looked at
+    listed = torch.zeros(*sample["target"].shape, 1)
+    sample["teacher"] = {"indices": listed.long(), "lprobs": listed - 1.0}
     held = criterion(task, anchor_weight=0, anchor_l2=0, ewc_weight=0, **options)
     parent = LabelSmoothedCrossEntropyCriterion(
         task, **{"sentence_avg": False, "label_smoothing": 0.1, **options}
