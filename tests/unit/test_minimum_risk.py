@@ -165,6 +165,24 @@ def test_scoring_in_parts_changes_nothing(setting, max_tokens):
         torch.testing.assert_close(parts[3][name], whole[3][name], rtol=1e-5, atol=1e-7)
 
 
+def test_the_decoder_sees_the_candidates_that_count_the_longest_first(setting):
+    seen = []
+    hook = setting.model.decoder.register_forward_hook(
+        lambda module, inputs, output: seen.append(tuple(inputs[0].shape))
+    )
+    try:
+        with torch.no_grad():
+            setting.criterion(risk_candidates=2, risk_max_tokens=30)(setting.model, setting.sample)
+    finally:
+        hook.remove()
+    lists = [setting.task.dataset("train")[i]["candidates"][0] for i in setting.sample["id"]]
+    rows = sum(len(tokens[:2]) for tokens in lists)
+    _, *shapes = seen  # first the targets
+    assert sum(rows for rows, _ in shapes) == rows
+    assert [time for _, time in shapes] == sorted((time for _, time in shapes), reverse=True)
+    assert all(rows * time <= 30 for rows, time in shapes)
+
+
 def test_parts_have_at_most_so_many_tokens_unless_one_row_has_more():
     lengths = [9, 7, 7, 3, 2, 2, 1]
     for most in range(1, 40):
