@@ -1,11 +1,13 @@
 """LoRA under stock fairseq-train: the start, what learns, resuming, merging, and use."""
 
 import copy
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from fairseq import checkpoint_utils
+from fairseq import checkpoint_utils, options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from fairseq_plugins.checkpoints import load_checkpoint
 from fairseq_plugins.export.export import export
@@ -13,8 +15,14 @@ from fairseq_plugins.export.weights import keep_weights
 from fairseq_plugins.generation.fairseq_backend import load_models, quiet
 from fairseq_plugins.generation.generate import generate
 from fairseq_plugins.generation.models import open_model
-from fairseq_plugins.models.lora import add_lora, merged, once_per_batch, read_any_checkpoint
-from tests.fixtures.fairseq_cli import run, train
+from fairseq_plugins.models.lora import (
+    LowRankUpdate,
+    add_lora,
+    merged,
+    once_per_batch,
+    read_any_checkpoint,
+)
+from tests.fixtures.fairseq_cli import TINY, run, train
 from tests.fixtures.models import read_text, toy_lines, write_text
 from tests.fixtures.prepared import toy_prepared
 
@@ -149,6 +157,27 @@ def test_in_decoding_a_weight_is_merged_once_for_a_batch(made):
     with torch.no_grad():
         layer.parametrizations.weight[0].lora_b.fill_(1.0)
     assert not layer.weight.equal(layer.parametrizations.weight.original)  # nothing stale
+
+
+def test_validation_merges_each_weight_once_for_a_batch(made, tmp_path):
+    command = [
+        made / "data", "--task", "domain_adaptation", "--finetune-from-model",
+        made / "general" / "model.pt", *LORA, "--save-dir", tmp_path, "--valid-beam", 2, *TINY,
+    ]  # fmt: skip
+    with quiet():
+        args = options.parse_args_and_arch(options.get_training_parser(), list(map(str, command)))
+        cfg = convert_namespace_to_omegaconf(args)
+        task = tasks.setup_task(cfg.task)
+        network, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+        task.load_dataset("valid")
+    dataset = task.dataset("valid")
+    batch = dataset.collater([dataset[number] for number in range(3)])
+    merges = Counter()
+    for name, module in network.named_modules():
+        if isinstance(module, LowRankUpdate):
+            module.register_forward_hook(lambda *_, name=name: merges.update([name]))
+    task.valid_step(batch, network, criterion)  # the loss, a beam and greedy
+    assert len(merges) == 16 and set(merges.values()) == {1}
 
 
 # -- training --------------------------------------------------------------------------------
