@@ -7,7 +7,6 @@ seed differs from process to process, so a run could not be resumed with the sam
 drawing is done here, from the scores in the model.
 """
 
-import functools
 import itertools
 import math
 import random
@@ -39,7 +38,7 @@ class PieceSampler:
         # the score of a BPE piece is minus its rank; log-probabilities are never all whole
         merges = all(score == int(score) for score in scores.values())
         self._cut = self._merge if merges else self._draw
-        self._ways = functools.lru_cache(CACHED_WORDS)(self._ways_to_cut)
+        self._ways = {}  # of the words seen so far
 
     def sample(self, pieces, chance):
         """The text of ``pieces`` in new pieces, a list.
@@ -62,7 +61,11 @@ class PieceSampler:
     def _draw(self, word, chance):
         """Forward filtering, backward sampling: from the end to the start of the word."""
         text = "".join(word)
-        ways, end, pieces = self._ways(text), len(text), []
+        if text not in self._ways:
+            if len(self._ways) == CACHED_WORDS:
+                self._ways.clear()
+            self._ways[text] = self._ways_to_cut(text)
+        ways, end, pieces = self._ways[text], len(text), []
         while end:
             starts, sums = ways[end]
             start = starts[bisect_right(sums, chance.random() * sums[-1], hi=len(sums) - 1)]

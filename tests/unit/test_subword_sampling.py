@@ -88,6 +88,15 @@ def test_sampled_pieces_spell_the_same_text_with_pieces_of_the_model(subwords):
             assert set(pieces) <= known
 
 
+def test_a_full_memory_of_words_changes_nothing(monkeypatch):
+    subwords = learnt("unigram")
+    dataset = sampled(subwords)
+    expected = sources(dataset)
+    monkeypatch.setattr("fairseq_plugins.data.subword_sampling.CACHED_WORDS", 3)
+    small = sampled(subwords)
+    assert sources(small) == expected and len(small._sampler._ways) <= 3
+
+
 def test_bytes_and_unknown_pieces_stay(subwords):
     sampler = PieceSampler(subwords.scores(), 0.5)
     odd = ["<0xE6>", "<0xBC>", "<unk>", "\u2581", "<0x41>"]
