@@ -66,6 +66,19 @@ class Subwords:
             printable(line), out_type=str, enable_sampling=True, alpha=alpha, nbest_size=-1
         )
 
+    def scores(self):
+        """{piece: score} of all pieces but bytes and control symbols.
+
+        Unigram models: log-probabilities. BPE models: minus the rank of the merge, whole numbers.
+        """
+        model = self._processor
+        special = (model.is_control, model.is_unknown, model.is_byte, model.is_unused)
+        return {
+            model.id_to_piece(number): model.get_score(number)
+            for number in range(model.get_piece_size())
+            if not any(is_special(number) for is_special in special)
+        }
+
     def cut(self, pieces, longest):
         """The first ``longest`` of a line's pieces."""
         return pieces[:longest]

@@ -1,20 +1,110 @@
 """Subword regularisation on the fly: sources of the training set cut into other pieces each time.
 
-Unigram models sample among all ways to cut a sentence (Kudo 2018, https://arxiv.org/abs/1804.10959),
-BPE models leave out merges (Provilkov et al. 2020, https://arxiv.org/abs/1910.13267). A prepared
-folder holds pieces only, so they are joined to text and cut anew.
+Unigram models sample among all ways to cut a word (Kudo 2018, https://arxiv.org/abs/1804.10959,
+with l = infinity), BPE models leave out merges (Provilkov et al. 2020,
+https://arxiv.org/abs/1910.13267). SentencePiece can do both, but what its 0.2.3 draws from a
+seed differs from process to process, so a run could not be resumed with the same losses; the
+drawing is done here, from the scores in the model.
 """
 
-import logging
+import itertools
+import math
+import random
+from bisect import bisect_right
 
-import numpy as np
 import torch
 from fairseq.data import BaseWrapperDataset
 
-logger = logging.getLogger(__name__)
+from data_prep.subwords import WORD_START
 
-CHECKED_PAIRS = 10_000
-NO_SEED = 2**32 - 1  # SentencePiece takes this one for "no seed was set"
+CACHED_WORDS = 200_000
+
+
+class PieceSampler:
+    """Cuts pieces anew at random, word by word.
+
+    Pieces without a score (bytes, unknown ones) stay where they are and part words, so
+    the new pieces always spell the text of the old ones.
+
+    Args:
+        scores: {piece: score}, ``Subwords.scores()``.
+        alpha: unigram model: power by which the probability of each way to cut a word is raised;
+            1 draws by the model, less is wilder. BPE model: share of merges left out, 0 to 1.
+    """
+
+    def __init__(self, scores, alpha):
+        self._scores, self._alpha = scores, alpha
+        self._longest = max(map(len, scores))
+        # the score of a BPE piece is minus its rank; log-probabilities are never all whole
+        merges = all(score == int(score) for score in scores.values())
+        self._cut = self._merge if merges else self._draw
+        self._ways = {}  # of the words seen so far
+
+    def sample(self, pieces, chance):
+        """The text of ``pieces`` in new pieces, a list.
+
+        Args:
+            pieces: list of str.
+            chance: ``random.Random``.
+        """
+        sampled, word = [], []
+        for piece in pieces:
+            if word and (piece not in self._scores or piece.startswith(WORD_START)):
+                sampled += self._cut(word, chance)
+                word = []
+            if piece in self._scores:
+                word.append(piece)
+            else:
+                sampled.append(piece)
+        return sampled + self._cut(word, chance) if word else sampled
+
+    def _draw(self, word, chance):
+        """Forward filtering, backward sampling: from the end to the start of the word."""
+        text = "".join(word)
+        if text not in self._ways:
+            if len(self._ways) == CACHED_WORDS:
+                self._ways.clear()
+            self._ways[text] = self._ways_to_cut(text)
+        ways, end, pieces = self._ways[text], len(text), []
+        while end:
+            starts, sums = ways[end]
+            start = starts[bisect_right(sums, chance.random() * sums[-1], hi=len(sums) - 1)]
+            pieces.append(text[start:end])
+            end = start
+        return pieces[::-1]
+
+    def _ways_to_cut(self, text):
+        """For each place in a word: where its last piece may begin, and the running sums of
+        the probabilities of that."""
+        totals = [0.0]  # log of the summed weight of all ways to cut the text up to here
+        ways = [None]
+        for end in range(1, len(text) + 1):
+            found = [
+                (start, totals[start] + self._alpha * self._scores[text[start:end]])
+                for start in range(max(0, end - self._longest), end)
+                if text[start:end] in self._scores and totals[start] > -math.inf
+            ]
+            highest = max((weight for _, weight in found), default=-math.inf)
+            sums = list(itertools.accumulate(math.exp(w - highest) for _, w in found))
+            totals.append(highest + math.log(sums[-1]) if found else -math.inf)
+            ways.append(([start for start, _ in found], sums))
+        return ways
+
+    def _merge(self, word, chance):
+        """BPE, in which every merge that could be made is left out by chance, at each step."""
+        symbols = list("".join(word))
+        while True:
+            merges = [
+                (self._scores[left + right], -place)
+                for place, (left, right) in enumerate(zip(symbols, symbols[1:]))
+                if left + right in self._scores and chance.random() >= self._alpha
+            ]
+            if not merges:
+                break
+            place = -max(merges)[1]
+            symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
+        # a character may have no piece of its own
+        return symbols if all(symbol in self._scores for symbol in symbols) else word
 
 
 class SampledSources(BaseWrapperDataset):
@@ -22,15 +112,13 @@ class SampledSources(BaseWrapperDataset):
 
     What a sentence becomes depends on (seed, epoch, place in the epoch) only, so a run that is
     resumed in the middle of an epoch sees what it would have seen. A sentence stays as it was
-    prepared if its pieces cannot be had back from its text, or if its new pieces are more than
-    ``longest``. Sizes, by which batches are made, are those of the prepared pieces.
+    prepared if its new pieces would be more than ``longest``. Sizes, by which batches are made,
+    are those of the prepared pieces.
 
     Args:
         mixture: ``MixtureDataset``.
-        subwords: ``Subwords`` of the run.
+        sampler: ``PieceSampler``.
         dictionary: fairseq's source dictionary.
-        alpha: of a unigram model, how much the likelier ways are preferred (above 0, small is
-            wild); of a BPE model, the share of merges left out. At most 1.
         seed: random seed.
         longest: most tokens of a source, end of sentence included.
         tag_lengths: number of pieces before the text, which stay, for each bitext of the mixture.
@@ -38,10 +126,10 @@ class SampledSources(BaseWrapperDataset):
 
     can_reuse_epoch_itr_across_epochs = False  # every epoch holds other pieces
 
-    def __init__(self, mixture, subwords, dictionary, alpha, seed, longest, tag_lengths):
+    def __init__(self, mixture, sampler, dictionary, seed, longest, tag_lengths):
         super().__init__(mixture)
-        self._subwords, self._dictionary = subwords, dictionary
-        self._alpha, self._seed, self._longest = alpha, seed, longest
+        self._sampler, self._dictionary = sampler, dictionary
+        self._seed, self._longest = seed, longest
         self._tag_lengths = tag_lengths
         self._epoch = 1
 
@@ -51,58 +139,11 @@ class SampledSources(BaseWrapperDataset):
 
     def __getitem__(self, index):
         item = self.dataset[index]
-        tag, body = self._parts(index, item["source"])
-        text = self._text(body)
-        if text is None:
-            return item
-        draw = np.random.SeedSequence([self._seed, self._epoch, index]).generate_state(1)[0]
-        pieces = self._subwords.sample(text, self._alpha, int(draw) % NO_SEED)
-        if len(tag) + len(pieces) + 1 > self._longest:
-            return item
-        source = [*tag, *(self._dictionary.index(piece) for piece in pieces), item["source"][-1]]
-        return {**item, "source": torch.tensor(source)}
-
-    def restorable(self):
-        """(checked, restorable) pairs: of how many the prepared pieces can be had back.
-
-        Looks at up to 10,000 pairs, evenly over the epoch.
-        """
-        chosen = np.linspace(0, len(self) - 1, min(len(self), CHECKED_PAIRS)).astype(int)
-        found = 0
-        for index in map(int, chosen):
-            _, body = self._parts(index, self.dataset[index]["source"])
-            found += self._text(body) is not None
-        return len(chosen), found
-
-    def _parts(self, index, source):
-        """Ids of tag and of text, without the end of sentence."""
-        ids = source.tolist()[:-1]
+        *ids, end = item["source"].tolist()
         tag = self._tag_lengths[self.dataset.bitext_of(index)]
-        return ids[:tag], ids[tag:]
-
-    def _text(self, ids):
-        """The text that these ids are the pieces of, or None if it cannot be had back."""
-        text = self._subwords.decode([self._dictionary[number] for number in ids])
-        again = [self._dictionary.index(piece) for piece in self._subwords.encode(text)]
-        return text if again == ids else None
-
-
-def with_sampling(mixture, *args):
-    """``SampledSources`` of these arguments; says how many sources stay as they were prepared.
-
-    Raises:
-        ValueError: that is most of them.
-    """
-    sampled = SampledSources(mixture, *args)
-    checked, found = sampled.restorable()
-    logger.info(
-        f"--source-sampling: of {checked:,} training sources looked at, {checked - found:,} "
-        "cannot be joined to text and cut into the same pieces again; such stay as prepared"
-    )
-    if 2 * found < checked:
-        raise ValueError(
-            f"--source-sampling: {checked - found:,} of {checked:,} training sources are not what "
-            "the subword model makes of their text, so they cannot be sampled; prepare the folder "
-            "anew from text with python -m data_prep.binarise"
-        )
-    return sampled
+        chance = random.Random(f"{self._seed} {self._epoch} {index}")
+        pieces = self._sampler.sample([self._dictionary[i] for i in ids[tag:]], chance)
+        if tag + len(pieces) + 1 > self._longest:
+            return item
+        source = [*ids[:tag], *(self._dictionary.index(piece) for piece in pieces), end]
+        return {**item, "source": torch.tensor(source)}

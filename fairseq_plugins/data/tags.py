@@ -12,6 +12,9 @@ import torch
 from fairseq.data import BaseWrapperDataset
 
 CHECKED_LINES = 1000
+# two ways to cut a word can have the same score but for rounding, which depends on what stands
+# before: one line in 30,000 of German text with 3,000 pieces
+TOLERATED = 0.01
 
 
 def parse_tags(text):
@@ -46,13 +49,17 @@ def check_tag(tag, subwords, lines):
         ValueError: names tag and line.
     """
     pieces = subwords.encode(tag)
-    for line in islice(lines, CHECKED_LINES):
-        if subwords.encode(f"{tag} {line}") != pieces + subwords.encode(line):
-            raise ValueError(
-                f"--domain-tags: with {tag} before it, {line!r} is cut into other pieces than "
-                "without, so training and decoding would not agree; this subword model lets "
-                "pieces cross spaces, learn one with python -m data_prep.vocabulary"
-            )
+    tried = list(islice(lines, CHECKED_LINES))
+    altered = [
+        line for line in tried if subwords.encode(f"{tag} {line}") != pieces + subwords.encode(line)
+    ]
+    if len(altered) > TOLERATED * len(tried):
+        raise ValueError(
+            f"--domain-tags: with {tag} before it, {altered[0]!r} is cut into other pieces than "
+            f"without, like {len(altered):,} of {len(tried):,} lines, so training and decoding "
+            "would not agree; this subword model lets pieces cross spaces, learn one with "
+            "python -m data_prep.vocabulary"
+        )
 
 
 class TaggedSources(BaseWrapperDataset):

@@ -49,7 +49,7 @@ from fairseq_plugins.data.mixture import (
     slices_per_pass,
     tempered,
 )
-from fairseq_plugins.data.subword_sampling import with_sampling
+from fairseq_plugins.data.subword_sampling import PieceSampler, SampledSources
 from fairseq_plugins.data.tags import check_tag, parse_tags, put_before_sources
 from fairseq_plugins.data.teacher_targets import KEY as TEACHER
 from fairseq_plugins.data.teacher_targets import TeacherCaches
@@ -76,8 +76,8 @@ class SequenceDistillationConfig(TranslationConfig):
         metadata={
             "help": "training bitexts as FOLDER=WEIGHT,FOLDER=WEIGHT, all prepared with the same "
             "vocabulary; weight 2 shows a bitext twice per pass, 0.5 another half of it in each "
-            "pass; default: the data folder alone. Dev and test come from the data folder, see also "
-            "--valid-domains"
+            "pass; default: the data folder alone. Dev and test come from the data folder, and "
+            "from --valid-domains"
         },
     )
     mixture_temperature: float = field(
@@ -491,9 +491,10 @@ class SequenceDistillationTask(TranslationTask):
             return loaded[0]
         mixture = MixtureDataset(loaded, weights, slices, self.cfg.seed)
         if sampling:
-            mixture = with_sampling(
-                mixture, self.subwords, self.src_dict, sampling, self.cfg.seed,
-                self.cfg.max_source_positions, [len(self.tag_ids(folder)) for folder in folders],
+            mixture = SampledSources(
+                mixture, PieceSampler(self.subwords.scores(), sampling), self.src_dict,
+                self.cfg.seed, self.cfg.max_source_positions,
+                [len(self.tag_ids(folder)) for folder in folders],
             )  # fmt: skip
         mixture.set_epoch(epoch)
         return mixture
