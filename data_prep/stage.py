@@ -4,10 +4,10 @@ Usage: dad-stage --out FOLDER [--in PATH ...] [--resume] -- COMMAND [WORD ...]
        dad-stage --times WORK
 
 The command makes the folder that stands for {out} in its command line; where it is told
-to make something inside, as in {out}/file, the folder is there already. That folder, FOLDER.part, gets its final name when the command has succeeded.
-FOLDER/stage.json then holds the command line, the SHA-256 of every input and
-output, package versions, commit and seconds; FOLDER/log.txt what the command
-printed (FOLDER.log while it runs).
+to make something inside, as in {out}/file, the folder is there already. That folder,
+FOLDER.part, gets its final name when the command has succeeded. FOLDER/stage.json then
+holds the command line, the SHA-256 of every input and output, package versions, commit and
+seconds; FOLDER/log.txt what the command printed (FOLDER.log while it runs).
 
 Run again, the stage is skipped as long as the command line, the inputs and the
 outputs are the same. Otherwise it is run anew, and the reason is printed. After a

@@ -11,12 +11,18 @@ Example:
 """
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections import OrderedDict
 from pathlib import Path
 
 import torch
+from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.criterions.label_smoothed_cross_entropy import (
+    LabelSmoothedCrossEntropyCriterion,
+    LabelSmoothedCrossEntropyCriterionConfig,
+)
 
 from data_prep.command import parser, run
 from data_prep.files import write_whole_folder
@@ -125,6 +131,8 @@ def weights_only_state(state, vocabulary):
     settings = {}
     for key in ("args", "cfg"):
         settings[key] = _neutral(state.get(key))
+    if isinstance((settings["cfg"] or {}).get("criterion"), dict):
+        settings["cfg"]["criterion"] = _without_teacher(settings["cfg"]["criterion"])
     for holder in (settings["args"], (settings["cfg"] or {}).get("model"),
                    (settings["cfg"] or {}).get("task")):  # fmt: skip
         if isinstance(holder, argparse.Namespace):
@@ -172,6 +180,17 @@ def count_parameters(weights):
         if "embed_tokens" in name or "embed_positions" in name or "output_projection" in name:
             embeddings += tensor.numel()
     return {"parameters": total, "embedding_parameters": embeddings}
+
+
+def _without_teacher(criterion):
+    """Settings of the criterion by which the model can be measured where its teacher is not."""
+    registered = CRITERION_REGISTRY.get(criterion.get("_name"))
+    plain = LabelSmoothedCrossEntropyCriterion
+    if registered is None or registered is plain or not issubclass(registered, plain):
+        return criterion
+    names = {field.name for field in dataclasses.fields(LabelSmoothedCrossEntropyCriterionConfig)}
+    kept = {name: value for name, value in criterion.items() if name in names}
+    return {**kept, "_name": "label_smoothed_cross_entropy"}
 
 
 def _neutral(value, name=None):

@@ -14,6 +14,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_plugins.checkpoints import check_vocabulary, load_checkpoint, vocabulary_of
 from fairseq_plugins.generation.fairseq_backend import quiet
 from fairseq_plugins.generation.models import open_model
+from fairseq_plugins.models.lora import merged
 
 
 def load_teachers(paths, task, dtype=torch.float32):
@@ -123,7 +124,7 @@ def _load(path, task, dtype):
         cfg = state["cfg"] or convert_namespace_to_omegaconf(state["args"])
         # not through task.build_model, which also makes the student's decoders for validation
         network = models.build_model(cfg.model, task, from_checkpoint=True)
-    network.load_state_dict(state["model"], strict=True, model_cfg=cfg.model)
+    network.load_state_dict(merged(state["model"]), strict=True, model_cfg=cfg.model)
     for side, theirs, ours in zip(
         ("source", "target"), network.max_positions(), task.max_positions(), strict=True
     ):

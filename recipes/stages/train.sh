@@ -171,6 +171,8 @@ train=(
   --lr "$lr" --lr-scheduler "$schedule" --warmup-updates "$warmup"
   --max-tokens "$max_tokens" --update-freq "$update_frequency" --max-update "$updates"
   "${precision_flags[@]}" --seed "$seed"
+  # with several GPUs the first worker would send a type that PyTorch refuses
+  --load-checkpoint-on-all-dp-ranks
   # validation and the choice of the best checkpoint
   --epoch-fraction "$epoch_fraction" --valid-beam "$valid_beam" --patience "$patience"
   --best-checkpoint-metric bleu_greedy --maximize-best-checkpoint-metric

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from fairseq_plugins.checkpoints import load_checkpoint
+from fairseq_plugins.export.weights import keep_weights
 from tests.fixtures.fairseq_cli import run, train
 from tests.fixtures.models import toy_checkpoint, toy_model
 from tests.fixtures.training import toy_data
@@ -53,6 +54,15 @@ def test_resuming_within_an_epoch_gives_the_losses_of_no_interruption(made, tmp_
     assert resumed == {number: whole[number] for number in resumed}
     if criterion == QUEUE:
         assert len({entry["selected"] for entry in whole.values()}) > 1
+
+
+def test_a_kept_model_is_measured_without_its_teacher(made, tmp_path):
+    assert distil(made, tmp_path / "run", "--max-update", 1, *WORD).status == 0
+    keep_weights(tmp_path / "run" / "checkpoint_best.pt", made.data, tmp_path / "model")
+    done = run("fairseq-validate", made.data, "--task", "sequence_distillation",
+               "--path", tmp_path / "model" / "model.pt", "--max-tokens", 600)  # fmt: skip
+    assert done.status == 0, done.output
+    assert "nll_loss" in done.output and "teacher_kl" not in done.output
 
 
 def test_checkpoints_hold_the_queue_and_no_teacher(made, tmp_path):
