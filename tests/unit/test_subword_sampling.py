@@ -114,6 +114,13 @@ def test_bpe_that_leaves_everything_out_is_characters():
     assert draw(subwords, "babu ki", alpha=1) == list("\u2581babu\u2581ki")
 
 
+def test_a_character_without_a_piece_keeps_its_word_whole():
+    scores = {"a": -2.0, "ab": -1.0, "c": -3.0}
+    assert PieceSampler(scores, 1).sample(["ab", "c", "<unk>", "a"], Random(1)) == [
+        "ab", "c", "<unk>", "a",
+    ]  # fmt: skip
+
+
 def test_a_unigram_model_raised_to_a_high_power_is_its_best_way():
     subwords = learnt("unigram")
     best, drawn = (
@@ -191,10 +198,12 @@ def test_a_tag_stays_whole(subwords):
     dictionary = dictionary_of(subwords)
     tag = ids(dictionary, subwords.encode("<medical>"))
     assert len(tag) > 1  # several pieces, which sampling could cut
-    for source in sources(sampled(subwords, tag=tag)):
-        assert source[: len(tag)] == tag
-        text = subwords.decode([dictionary[i] for i in source[:-1]])
-        assert text.split(" ")[0] == "<medical>"
+    texts = [
+        subwords.decode([dictionary[i] for i in source[:-1]])
+        for source in sources(sampled(subwords, tag=tag))
+        if source[: len(tag)] == tag
+    ]
+    assert texts == [subwords.decode(subwords.encode(f"<medical> {line}")) for line in LINES]
 
 
 def test_a_source_that_would_be_too_long_stays_as_it_was(subwords):
@@ -214,3 +223,21 @@ def test_a_tag_that_melts_into_the_text_is_refused():
     crossing = learnt("bpe", before="bu ", split_by_whitespace=False)
     with pytest.raises(ValueError, match="pieces cross spaces"):
         check_tag("bu", crossing, toy_lines(200))
+
+
+class Tied:
+    """Cuts the first ``ties`` of the lines 0, 1, 2 ... otherwise behind a tag."""
+
+    def __init__(self, ties):
+        self._ties = ties
+
+    def encode(self, line):
+        *tag, number = line.split()
+        return [*tag, f"{number}!" if tag and int(number) < self._ties else number]
+
+
+def test_a_tie_in_a_hundred_lines_is_tolerated():
+    lines = list(map(str, range(200)))
+    check_tag("7", Tied(2), lines)
+    with pytest.raises(ValueError, match="like 3 of 200 lines"):
+        check_tag("7", Tied(3), lines)

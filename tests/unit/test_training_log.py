@@ -18,6 +18,13 @@ VALID = (
     [
         (TRAIN, "update 1,200: loss 4.25, 3,600 target tokens/s"),
         (VALID, "update 300, dev: loss 5.50, BLEU 21.2, BLEU greedy 20.1, chrF 40.0"),
+        (
+            VALID.replace("| valid |", "| valid_medical |").replace("valid_", "valid_medical_")
+            .replace("valid_medical_medical", "valid_medical")
+            .replace('"valid_medical_chrf"', '"valid_medical_general_bleu_greedy"'),
+            "update 300, dev medical: loss 5.50, BLEU 21.2, BLEU greedy 20.1, "
+            "general BLEU greedy 40.0",
+        ),
         ("... num. shared model params: 6,554,880 (num. trained: 1)\n", "6,554,880 parameters"),
         ("| INFO | fairseq.trainer | begin training epoch 1\n", None),
         ("", None),
