@@ -62,7 +62,7 @@ def estimate_fisher(
         data: PREPARED folder of general-domain text.
         out: file to make.
         split: of the prepared folder.
-        samples: sentences, chosen by chance; 0 for all.
+        samples: sentences at most, chosen by chance; 0 for all.
         labels: one of ``LABELS``, see ``squared_gradients``.
         seed: of the choice of sentences, and of the labels that are drawn.
         device: "cpu", "cuda" or "auto" (a GPU where there is one).
@@ -248,12 +248,7 @@ def _choose(pairs, positions, samples, seed, data, split):
         )
     if not fitting:
         raise ValueError(f"{data} has no sentence in {split} that the model can take")
-    if samples > len(fitting):
-        raise ValueError(
-            f"--samples {samples:,} is more than the {len(fitting):,} sentences of {split} in "
-            f"{data}; pass --samples 0 to take all"
-        )
-    if samples:
+    if 0 < samples < len(fitting):
         fitting = sorted(random.Random(seed).sample(fitting, samples))
     return fitting, too_long
 
@@ -360,7 +355,7 @@ def _arguments():
     words.add_argument("--split", default="train", help="part of the prepared folder to take")
     words.add_argument(
         "--samples", type=int, default=1000, metavar="N",
-        help="sentences, chosen by chance; 0 takes all",
+        help="take at most so many sentences, chosen by chance; 0 takes all",
     )  # fmt: skip
     words.add_argument(
         "--labels", choices=LABELS, default="model",

@@ -12,7 +12,7 @@ jobs_at_once=2           # stages side by side, one core each
 vocabulary_size=3000
 teacher_beam=5
 teacher_compute_type=int8
-risk_candidates=8
+risk_candidates=5
 score_beam=5
 export_type=int8
 
