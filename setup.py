@@ -51,7 +51,6 @@ setup(
             "dad-select = fairseq_plugins.selection.select:main",
             "dad-export = fairseq_plugins.export.export:main",
             "dad-propose = fairseq_plugins.proposals:main",
-            "dad-propose = fairseq_plugins.proposals:main",
             "dad-keep-weights = fairseq_plugins.export.weights:main",
             "dad-evaluate = fairseq_plugins.evaluation.evaluate:main",
             "dad-score = fairseq_plugins.evaluation.score:main",
