@@ -110,13 +110,16 @@ def test_a_run_killed_before_it_stops_ends_with_the_same_files(made, stopped, tm
 
 def test_a_first_validation_below_the_floor_leaves_no_best_checkpoint(made, tmp_path):
     for _ in range(2):  # the run, and the same once more
-        done = adapt(made, tmp_path, "--lr", 0.05, "--general-floor", 5)
+        done = adapt(made, tmp_path, "--lr", 0.05, "--general-floor", 5, "--patience", 5)
         assert done.status == 1
         assert "no checkpoint is above the floor and the start model is the best" in done.output
     assert not (tmp_path / "checkpoint_best.pt").exists()
     assert done.entries("valid") == []
     allowed = adapt(made, tmp_path, "--lr", 0.05, "--general-floor", 101, "--patience", 5)
     assert allowed.status == 0 and len(allowed.entries("valid")) == 5
+    # the refused validation is not what the others are measured by
+    patience = load_checkpoint(tmp_path / "checkpoint_last.pt")["task_state"]["patience"]
+    assert not math.isnan(patience["best"])
     assert (tmp_path / "checkpoint_best.pt").exists()
 
 
