@@ -31,10 +31,8 @@ from fairseq_plugins.data.mixture import pairs_in_pass, parse_replay, replay_wei
 from fairseq_plugins.evaluation.metrics import score, statistics
 from fairseq_plugins.forgetting import GeneralScore, refuse
 from fairseq_plugins.proposals import fraction, propose, updates_in_pass
-from fairseq_plugins.tasks.sequence_distillation import (
-    SequenceDistillationConfig,
-    SequenceDistillationTask,
-)
+from fairseq_plugins.tasks.options import SequenceDistillationConfig
+from fairseq_plugins.tasks.sequence_distillation import SequenceDistillationTask
 
 logger = logging.getLogger(__name__)
 

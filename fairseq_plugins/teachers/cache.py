@@ -477,10 +477,8 @@ def _task(data, vocabulary, trust, allow_unknown_vocabulary):
     from fairseq.dataclass.configs import FairseqConfig
 
     from fairseq_plugins.generation.fairseq_backend import quiet
-    from fairseq_plugins.tasks.sequence_distillation import (
-        SequenceDistillationConfig,
-        SequenceDistillationTask,
-    )
+    from fairseq_plugins.tasks.options import SequenceDistillationConfig
+    from fairseq_plugins.tasks.sequence_distillation import SequenceDistillationTask
 
     own = SequenceDistillationConfig(
         data=str(data), source_lang=vocabulary.source_lang, target_lang=vocabulary.target_lang,

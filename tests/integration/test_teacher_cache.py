@@ -20,10 +20,8 @@ from tqdm import tqdm
 from data_prep.binarise import binarise
 from data_prep.manifest import read_manifest
 from fairseq_plugins.generation.fairseq_backend import quiet
-from fairseq_plugins.tasks.sequence_distillation import (
-    SequenceDistillationConfig,
-    SequenceDistillationTask,
-)
+from fairseq_plugins.tasks.options import SequenceDistillationConfig
+from fairseq_plugins.tasks.sequence_distillation import SequenceDistillationTask
 from fairseq_plugins.teachers import cache as module
 from fairseq_plugins.teachers.cache import cache_teacher
 from fairseq_plugins.teachers.cache_format import TeacherCache
