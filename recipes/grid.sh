@@ -72,8 +72,7 @@ named() { [[ $2 == plain ]] && echo "$1" || echo "$1 ${2#sequence-}"; }  # NAME 
 
 in_words() {  # LOSS: what it adds to the words of a row
   case $1 in
-    word) echo " and distribution" ;;
-    selective) echo " and distribution, hardest words" ;;
+    word | selective) echo " ($1)" ;;
     sequence-risk) echo ", then minimum risk" ;;
   esac
 }

@@ -86,7 +86,9 @@ class OnlineTeacher:
         weight = next(student.parameters())
         dtype = self._dtype or weight.dtype
         for network in self._networks:
-            network.to(weight.device, dtype)  # at the first batch; later there is nothing to do
+            first = next(network.parameters())
+            if (first.device, first.dtype) != (weight.device, dtype):  # at the first batch
+                network.to(weight.device, dtype)
         if self._dtype is None:
             return teacher_lprobs(self._networks, net_input, self._temperature)
         with torch.autocast(weight.device.type, enabled=False):
