@@ -26,12 +26,11 @@ def summarise(line):
         return "stopped early: the dev score has not improved for a while"
     for kind, entry in read_entries([line]):
         if kind == "train_inner":
-            return (
-                f"update {entry['num_updates']:,.0f}: loss {entry['loss']:.2f}, "
-                f"{entry.get('wps', 0):,.0f} target tokens/s"
-            )
+            shown = [f"loss {entry['loss']:.2f}", *_of_criterion(entry)]
+            shown.append(f"{entry.get('wps', 0):,.0f} target tokens/s")
+            return f"update {entry['num_updates']:,.0f}: {', '.join(shown)}"
         scores = {name.removeprefix(f"{kind}_"): value for name, value in entry.items()}
-        shown = [f"loss {scores['loss']:.2f}"]
+        shown = [f"loss {scores['loss']:.2f}", *_of_criterion(scores)]
         for name in ("bleu", "bleu_greedy", "chrf", "general_bleu_greedy"):
             if name in scores:
                 label = name.replace("bleu", "BLEU").replace("_", " ").replace("chrf", "chrF")
@@ -41,6 +40,17 @@ def summarise(line):
         domain = kind.removeprefix("valid").replace("_", " ")
         return f"update {scores['num_updates']:,.0f}, dev{domain}: {', '.join(shown)}"
     return None
+
+
+def _of_criterion(entry):
+    """What our criterions log besides the loss, in words."""
+    texts = {
+        "teacher_kl": "teacher KL {:.2f} bits",
+        "teacher_agreement": "agreement {:.0f} %",
+        "anchor_penalty": "anchor penalty {:.3f}",
+        "risk": "risk {:.1f}",
+    }
+    return [text.format(entry[name]) for name, text in texts.items() if name in entry]
 
 
 def _number(value):

@@ -17,6 +17,10 @@ VALID = (
     "line, summary",
     [
         (TRAIN, "update 1,200: loss 4.25, 3,600 target tokens/s"),
+        (
+            TRAIN.replace('"wps"', '"teacher_kl": "1.234", "teacher_agreement": "61.4", "wps"'),
+            "update 1,200: loss 4.25, teacher KL 1.23 bits, agreement 61 %, 3,600 target tokens/s",
+        ),
         (VALID, "update 300, dev: loss 5.50, BLEU 21.2, BLEU greedy 20.1, chrF 40.0"),
         (
             VALID.replace("| valid |", "| valid_medical |").replace("valid_", "valid_medical_")
