@@ -14,7 +14,7 @@ from tests.fixtures.prepared import toy_prepared
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return toy_prepared(tmp_path_factory.mktemp("made") / "data")
+    return toy_prepared(tmp_path_factory.mktemp("made"))
 
 
 @pytest.mark.parametrize("arch", ["dad_tiny_6_1", "dad_l2_w128", "dad_miniature"])

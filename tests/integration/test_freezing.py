@@ -13,7 +13,7 @@ from tests.fixtures.prepared import toy_prepared
 def made(tmp_path_factory):
     """Prepared folder `data`, and `general`, a model of two updates."""
     root = tmp_path_factory.mktemp("made")
-    toy_prepared(root / "data")
+    toy_prepared(root)
     trained = train(root / "data", root / "run", "--max-update", 2, "--lr", 0.01)
     assert trained.status == 0, trained.output
     keep_weights(root / "run" / "checkpoint_best.pt", root / "data", root / "general")

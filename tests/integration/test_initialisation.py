@@ -22,7 +22,7 @@ def made(tmp_path_factory):
     """Prepared folder `data`; MODEL folder `teacher` of 6 encoder and 4 decoder layers, `student`
     of 3 and 2; `other-vocabulary`, a MODEL folder."""
     root = tmp_path_factory.mktemp("made")
-    toy_prepared(root / "data")
+    toy_prepared(root)
     vocabulary = root / "data-vocabulary"
     toy_model(root / "teacher", vocabulary, flags=depth(6, 4))
     toy_model(root / "student", vocabulary, seed=2, flags=depth(3, 2))

@@ -34,7 +34,7 @@ def made(tmp_path_factory):
     """Prepared folder `data`; `general`, a model of two updates; `run`, its LoRA training of four
     updates in two epochs; `adapted`, the model kept of that."""
     root = tmp_path_factory.mktemp("made")
-    toy_prepared(root / "data")
+    toy_prepared(root)
     trained = train(root / "data", root / "general-run", "--max-update", 2, "--lr", 0.01)
     assert trained.status == 0, trained.output
     keep_weights(root / "general-run" / "checkpoint_best.pt", root / "data", root / "general")
