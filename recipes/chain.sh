@@ -27,8 +27,10 @@
 #                            layers of the teacher, which must have its width: first, every-other
 #   --adapt NAME             how teachers and students are adapted to a domain:
 #                            plain          in-domain bitext alone (default)
-#                            anchored       held near the distribution of the general model
-#                            ewc            held near its weights (elastic weight consolidation)
+#                            anchored       held near the distribution of the general model;
+#                                           anchored=0.2 says how much of the loss that is
+#                            ewc            held near its weights (elastic weight consolidation),
+#                                           ewc=10 ten times as fast
 #                            replay=SHARE   with general bitext as SHARE of the pairs, as in replay=0.25
 #                            lora           in a low-rank update of the weights
 #   --jobs N                 run up to N stages side by side where they do not depend on each other
@@ -141,7 +143,7 @@ check_options() {  # and find what they leave open in the config
   check_adapt "$adapt"
   [[ $student_init =~ ^(random|first|every-other)$ ]] \
     || fail "--student-init is random, first or every-other, not '$student_init'"
-  if [[ $adapt == anchored || $adapt == ewc ]] && [[ ${losses[*]} != plain ]]; then
+  if [[ $adapt == anchored* || $adapt == ewc* ]] && [[ ${losses[*]} != plain ]]; then
     fail "--adapt $adapt and --loss ${losses[*]} are two losses for one training; leave one out"
   fi
   find_variants
@@ -229,12 +231,12 @@ adapt() {  # INIT GENERAL-DATA: adds to the flags of train.sh and dad-stage how 
   [[ $adapt == plain ]] || learning+=(--adapt "$adapt")
   case $adapt in
     replay=*) learning+=(--general "$2") learning_inputs+=(--in "$2") ;;
-    ewc) learning+=(--fisher "fisher/$1/fisher.pt") learning_inputs+=(--in "fisher/$1") ;;
+    ewc*) learning+=(--fisher "fisher/$1/fisher.pt") learning_inputs+=(--in "fisher/$1") ;;
   esac
 }
 
 fisher() {  # NUMBER TITLE MODEL: what matters in its weights for the general domain
-  [[ $adapt == ewc ]] || return 0
+  [[ $adapt == ewc* ]] || return 0
   stage "$1" "$2" --in "$3" --in corpora/general/prepared --out "fisher/$3" \
     -- dad-estimate-fisher --model "$3" --data corpora/general/prepared --out '{out}/fisher.pt'
 }

@@ -44,8 +44,9 @@ targets_of() {  # TARGETS KIND: sets number and metric from KIND-NUMBER-METRIC
 }
 
 check_adapt() {  # NAME
-  [[ $1 =~ ^(plain|anchored|ewc|lora|replay=0?\.[0-9]*[1-9][0-9]*)$ ]] \
-    || fail "--adapt is plain, anchored, ewc, lora or replay=SHARE with SHARE between 0 and 1, not '$1'"
+  local number='([0-9]+|[0-9]*\.[0-9]+)'
+  [[ $1 =~ ^(plain|(anchored|ewc)(=$number)?|lora|replay=0?\.[0-9]*[1-9][0-9]*)$ ]] || fail "\
+--adapt is plain, anchored[=WEIGHT], ewc[=WEIGHT], lora or replay=SHARE with SHARE between 0 and 1, not '$1'"
 }
 
 print_command() {  # WORD...: one line that a shell can run

@@ -13,8 +13,8 @@
 #                            --teacher-cache), sequence-risk (with --candidates)
 #   --teacher-cache LIST     folders made by dad-cache-teacher, joined by colons
 #   --candidates DIR         folder made by dad-candidates
-#   --adapt NAME             how --init is adapted: plain, anchored, ewc (with --fisher),
-#                            replay=SHARE (with --general), lora
+#   --adapt NAME             how --init is adapted: plain, anchored[=WEIGHT], ewc[=WEIGHT] (with
+#                            --fisher), replay=SHARE (with --general), lora
 #   --fisher FILE            file made by dad-estimate-fisher for --init
 #   --general DIR            prepared folder of general-domain bitext
 #   --updates N              stop after so many updates
@@ -140,14 +140,20 @@ esac
 
 check_adapt "$adapt"
 [[ $adapt == plain ]] || require_option "$0" --init "$init"
-[[ $adapt != anchored && $adapt != ewc || $loss == plain ]] \
+[[ $adapt != anchored* && $adapt != ewc* || $loss == plain ]] \
   || fail "--adapt $adapt and --loss $loss are two losses for one training; leave one out"
 adaptation=()
 case $adapt in
-  anchored) criterion=(--criterion anchored_adaptation --anchor-weight 0.5) ;;
-  ewc)
+  anchored*)
+    weight=${adapt#anchored}
+    weight=${weight#=}
+    criterion=(--criterion anchored_adaptation --anchor-weight "${weight:-0.5}")
+    ;;
+  ewc*)
     require_option "$0" --fisher "$fisher"
-    criterion=(--criterion anchored_adaptation --ewc-weight 1 --fisher "$fisher")
+    weight=${adapt#ewc}
+    weight=${weight#=}
+    criterion=(--criterion anchored_adaptation --ewc-weight "${weight:-1}" --fisher "$fisher")
     ;;
   replay=*)
     require_option "$0" --general "$general"

@@ -118,6 +118,8 @@ def adapted_models(corpora, *options):
             "fisher/student/miniature/references/general/fisher.pt",
             "fisher/student/miniature/distilled/general/fisher.pt",
         ]),
+        ("anchored=0.2", "--anchor-weight", ["0.2"] * 3),
+        ("ewc=10", "--ewc-weight", ["10"] * 3),
         ("replay=0.25", "--replay", [
             "corpora/general/prepared=0.25",
             "corpora/general/prepared=0.25",
@@ -190,7 +192,8 @@ def test_general_students_may_start_from_the_teachers_layers(corpora, layers):
         (["--loss", "plain,hinton"], "not 'hinton'"),
         (["--adapt", "replay=1"], "SHARE between 0 and 1, not 'replay=1'"),
         (["--adapt", "replay=0.0"], "not 'replay=0.0'"),
-        (["--adapt", "prompt"], "--adapt is plain, anchored, ewc, lora or replay=SHARE"),
+        (["--adapt", "prompt"], "lora or replay=SHARE with SHARE between 0 and 1, not 'prompt'"),
+        (["--adapt", "ewc=fast"], "not 'ewc=fast'"),
         (["--student-init", "last"], "--student-init is random, first or every-other, not 'last'"),
         (["--adapt", "ewc", "--loss", "plain,word"], "two losses for one training"),
     ],
