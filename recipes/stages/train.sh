@@ -147,7 +147,7 @@ case $adapt in
   anchored*)
     weight=${adapt#anchored}
     weight=${weight#=}
-    criterion=(--criterion anchored_adaptation --anchor-weight "${weight:-0.5}")
+    criterion=(--criterion anchored_adaptation --anchor-weight "${weight:-0.1}")
     ;;
   ewc*)
     require_option "$0" --fisher "$fisher"
