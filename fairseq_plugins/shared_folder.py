@@ -153,3 +153,24 @@ def differences(before, now, changed=()):
             flag = f"--{name.replace('_', '-')} was {old}, is {new}"
             changes.append(changed[name] if name in changed else flag)
     return changes
+
+
+def is_made(out, changes, overwrite):
+    """Whether a finished output is what this command would make; False: it may be replaced.
+
+    Args:
+        out: path of the output.
+        changes: in what it is something else, sentences; none: it is not.
+        overwrite: whether it may be replaced.
+
+    Raises:
+        FileExistsError: it is something else, and may not be replaced.
+    """
+    if not changes:
+        return True
+    if overwrite:
+        return False
+    raise FileExistsError(
+        f"{out} exists and is not what this command would make: {'; '.join(changes)}; "
+        f"pass --overwrite to replace it"
+    )

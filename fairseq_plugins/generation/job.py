@@ -21,7 +21,7 @@ from data_prep.manifest import manifest_path, read_json, write_manifest
 from fairseq_plugins.generation.policies import Policies
 from fairseq_plugins.generation.teacher import FAILED
 from fairseq_plugins.generation.workfolder import WorkFolder, output_paths
-from fairseq_plugins.shared_folder import differences
+from fairseq_plugins.shared_folder import differences, is_made
 
 OPEN = ("backend", "device", "compute_type", "batch_tokens")  # None: whatever suits
 SECONDS_BETWEEN_LOOKS = 0.3  # at the shards of other processes
@@ -341,14 +341,7 @@ def _is_done(work, wishes, overwrite):
     changes = _changes(record.get("settings", {}), wishes)
     if not changes and not _untouched(out, record.get("outputs", {})):
         changes = ["its text was changed after it was made"]
-    if not changes:
-        return True
-    if overwrite:
-        return False
-    raise FileExistsError(
-        f"{out} exists and is not what this command would make: {'; '.join(changes)}; "
-        f"pass --overwrite to replace it"
-    )
+    return is_made(out, changes, overwrite)
 
 
 def _untouched(out, outputs):

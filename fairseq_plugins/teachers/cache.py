@@ -49,7 +49,7 @@ from data_prep.manifest import (
 from data_prep.vocabulary import read_vocabulary
 from fairseq_plugins.export.weights import add_checkpoint_flags
 from fairseq_plugins.generation.models import WEIGHTS
-from fairseq_plugins.shared_folder import SharedFolder, differences
+from fairseq_plugins.shared_folder import SharedFolder, differences, is_made
 from fairseq_plugins.teachers.cache_format import (
     KIND,
     PRECISIONS,
@@ -430,14 +430,7 @@ def _is_done(out, settings, overwrite):
         changes = differences(record.get("settings", {}), settings, CHANGED)
         if not changes and not _untouched(out, record.get("outputs", {})):
             changes = ["its files were changed after they were made"]
-    if not changes:
-        return True
-    if overwrite:
-        return False
-    raise FileExistsError(
-        f"{out} exists and is not what this command would make: {'; '.join(changes)}; "
-        f"pass --overwrite to replace it"
-    )
+    return is_made(out, changes, overwrite)
 
 
 def _untouched(out, outputs):

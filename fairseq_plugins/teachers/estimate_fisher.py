@@ -45,6 +45,7 @@ from fairseq_plugins.export.weights import add_checkpoint_flags
 from fairseq_plugins.generation.backends import DEVICES
 from fairseq_plugins.generation.fairseq_backend import load_models, positions_of, quiet
 from fairseq_plugins.generation.models import open_model
+from fairseq_plugins.shared_folder import is_made
 from fairseq_plugins.teachers.fisher import LABELS, FisherSum, sentence_seed, squared_gradients
 
 PROG = "dad-estimate-fisher"
@@ -186,14 +187,7 @@ def _is_done(out, settings, overwrite):
     changes = _changes(record.get("settings", {}), settings)
     if not changes and record.get("outputs") != {out.name: sha256(out)}:
         changes = ["it was changed after it was made"]
-    if not changes:
-        return True
-    if overwrite:
-        return False
-    raise FileExistsError(
-        f"{out} exists and is not what this command would make: {'; '.join(changes)}; "
-        f"pass --overwrite to replace it"
-    )
+    return is_made(out, changes, overwrite)
 
 
 def _settings_in(path):
