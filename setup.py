@@ -19,6 +19,7 @@ setup(
     install_requires=[
         "torch>=2.6",
         "numpy>=1.26",
+        "backports.zstd>=1",
         "ctranslate2>=4.4",
         "fastchrf>=0.2.1",
         "py3langid>=0.4",

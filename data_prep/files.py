@@ -15,9 +15,13 @@ import unicodedata
 import zlib
 from pathlib import Path
 
+from backports import zstd
+
+PACKED = (".gz", ".zst")
+
 
 def read_lines(path):
-    """Yield the lines of a UTF-8 file, plain or ``.gz``, without their line feed.
+    """Yield the lines of a UTF-8 file, plain, ``.gz`` or ``.zst``, without their line feed.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -36,7 +40,7 @@ def read_lines(path):
                 f"{path}, line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x} "
                 f"at column {error.start + 1}); convert the file, for example with iconv"
             ) from None
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError) as error:
             raise ValueError(
                 f"{path} is damaged after line {number} ({error}); fetch it again"
             ) from None
@@ -71,19 +75,30 @@ def count_lines(path):
 
 
 def find_text(folder, split, lang):
-    """Path of ``<folder>/<split>.<lang>`` or the same with ``.gz``.
+    """Path of ``<folder>/<split>.<lang>`` or the same with ``.gz`` or ``.zst``.
 
     Raises:
-        FileNotFoundError: neither exists.
-        ValueError: both exist, so which one is meant is unclear.
+        FileNotFoundError: none exists.
+        ValueError: several exist, so which one is meant is unclear.
     """
     plain = Path(folder) / f"{split}.{lang}"
-    packed = plain.with_name(plain.name + ".gz")
-    if plain.exists() and packed.exists():
-        raise ValueError(f"both {plain} and {packed} exist; remove the one that is out of date")
-    if not plain.exists() and not packed.exists():
-        raise FileNotFoundError(f"{plain} is missing (and so is {packed.name})")
-    return plain if plain.exists() else packed
+    paths = [plain, *(plain.with_name(plain.name + suffix) for suffix in PACKED)]
+    found = [path for path in paths if path.exists()]
+    if not found:
+        raise FileNotFoundError(f"{plain} is missing (and so are {_names(paths[1:])})")
+    if len(found) > 1:
+        raise ValueError(f"{found[0]} and {_names(found[1:])} exist; remove what is out of date")
+    return found[0]
+
+
+def plain_name(path):
+    """File name of ``path`` without ``.gz`` or ``.zst``."""
+    path = Path(path)
+    return path.stem if path.suffix in PACKED else path.name
+
+
+def _names(paths):
+    return " and ".join(path.name for path in paths)
 
 
 @contextlib.contextmanager
@@ -91,8 +106,8 @@ def write_whole(path):
     """Open a text file that carries its name only when it is complete.
 
     Writes ``PATH.part`` and renames it at the end; an exception removes it.
-    A name that ends in ``.gz`` is compressed, with no time stamp inside, so
-    that the same text gives the same bytes.
+    A name that ends in ``.gz`` or ``.zst`` is compressed, with no time stamp
+    inside, so that the same text gives the same bytes.
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
@@ -103,6 +118,8 @@ def write_whole(path):
                 binary = stack.enter_context(
                     gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
                 )
+            elif path.suffix == ".zst":
+                binary = stack.enter_context(zstd.ZstdFile(raw, mode="wb"))
             text = io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
             yield text
             text.flush()
@@ -181,4 +198,4 @@ def _open_bytes(path):
         raise FileNotFoundError(f"{path} is missing")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; a text file was expected")
-    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
+    return {".gz": gzip.open, ".zst": zstd.open}.get(path.suffix, open)(path, "rb")

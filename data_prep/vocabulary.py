@@ -303,7 +303,7 @@ def _main(argv=None):
     required = {"required": True, "default": argparse.SUPPRESS}
     parser.add_argument(
         "--train", metavar="DIR", **required,
-        help="text folder with train.SRC and train.TGT, plain or .gz",
+        help="text folder with train.SRC and train.TGT, plain, .gz or .zst",
     )  # fmt: skip
     parser.add_argument("--source-lang", metavar="SRC", help="for example de", **required)
     parser.add_argument("--target-lang", metavar="TGT", help="for example en", **required)

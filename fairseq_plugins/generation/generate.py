@@ -76,7 +76,7 @@ def generate(
 
     Args:
         models: list of MODEL folders, of one EXPORTED or of one CONVERTED folder.
-        source: UTF-8 text, plain or ``.gz``.
+        source: UTF-8 text, plain, ``.gz`` or ``.zst``.
         out: file to make; ``OUT.part`` is the work folder, ``OUT.manifest.json`` the manifest.
         references: text with the reference of each line, where a policy asks for it.
         backend: "ctranslate2", "fairseq" or None (ctranslate2 where it can).
@@ -408,8 +408,10 @@ def _parser():
         help="translations made elsewhere instead of a model: a line for each line, an n-best "
         'file, or JSONL such as {"line": 17, "translation": "..."}',
     )  # fmt: skip
-    words.add_argument("--source", required=True, nargs="+", metavar="FILE",
-                       help="UTF-8 text, plain or .gz; several have as many --out")  # fmt: skip
+    words.add_argument(
+        "--source", required=True, nargs="+", metavar="FILE",
+        help="UTF-8 text, plain, .gz or .zst; several have as many --out",
+    )  # fmt: skip
     words.add_argument("--out", required=True, nargs="+", metavar="FILE",
                        help="file of translations to make")  # fmt: skip
     words.add_argument(

@@ -42,7 +42,7 @@ def format_candidates(number, candidates):
 
 
 def is_nbest(path):
-    """Whether the first line of a text file, plain or ``.gz``, is that of an n-best file."""
+    """Whether the first line of a text file, plain or packed, is that of an n-best file."""
     return any(_FIELDS.fullmatch(line) is not None for line in _first(read_lines(path)))
 
 

@@ -1,6 +1,6 @@
 """A file of translations made elsewhere, by an LLM, an API or people, as a teacher.
 
-Three formats, told apart by what is in the file, plain or ``.gz``:
+Three formats, told apart by what is in the file, plain, ``.gz`` or ``.zst``:
 
   text     a translation a line, parallel to the source
   n-best   as dad-generate writes it (``fairseq_plugins.generation.nbest``)
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.files import one_line, read_lines
+from data_prep.files import PACKED, one_line, read_lines
 from fairseq_plugins.generation.nbest import Candidate, is_nbest, read_nbest
 
 TEXT, NBEST, JSONL = "text", "n-best", "JSONL"
@@ -45,7 +45,7 @@ def read_translations(path, source, candidates=None):
 
     Args:
         path: file of translations.
-        source: UTF-8 text that was translated, plain or ``.gz``.
+        source: UTF-8 text that was translated, plain, ``.gz`` or ``.zst``.
         candidates: how many each line that has not failed must have, the first of those there
             are; None: as many as there are.
 
@@ -147,7 +147,7 @@ def _read_jsonl(path, source):
 @contextlib.contextmanager
 def _seekable(path):
     """(iterator of (offset, line), file in which to seek these offsets), decompressed."""
-    if path.suffix != ".gz":
+    if path.suffix not in PACKED:
         with open(path, "rb") as file:
             offset = len(MARK) if file.read(len(MARK)) == MARK else 0
             yield _with_offsets(read_lines(path), offset), file

@@ -39,20 +39,21 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.command import parser, run
-from data_prep.files import read_lines, sha256, write_whole_folder
+from data_prep.files import plain_name, read_lines, sha256, write_whole_folder
 from data_prep.manifest import manifest_path, read_manifest, write_manifest
+from data_prep.processes import in_processes
 from data_prep.vocabulary import read_vocabulary
 from fairseq_plugins.generation.backends import usable_cores
 from fairseq_plugins.generation.nbest import is_nbest, read_nbest
 from fairseq_plugins.selection.records import read_records
 from fairseq_plugins.selection.scores import PAIRWISE, pairwise, signature
-from fairseq_plugins.selection.streams import in_processes
 from fairseq_plugins.teachers.cache_format import data_fingerprint
 
 PROG = "dad-candidates"
 SPLITS = {"train": "train", "valid": "dev"}  # of a prepared folder, and their names as text
 BATCH_LINES = 500
 BATCHES_FOR_A_PROCESS = 8  # fewer are done before another process has started
+PRELOAD = ["fairseq_plugins.selection.scores"]
 LINES = "train.lines"  # written by dad-select: line number, tab, origin
 
 
@@ -63,7 +64,7 @@ def make_candidates(data, nbest, source, references, out, *, metric="chrf", spli
 
     Args:
         data: prepared folder that the student is trained on.
-        nbest: n-best file of dad-generate, plain or ``.gz``; so are the others.
+        nbest: n-best file of dad-generate, plain, ``.gz`` or ``.zst``; so are the others.
         source: the text that was decoded.
         references: text, one line for each of ``source``.
         metric: "chrf" or "bleu".
@@ -97,7 +98,8 @@ def make_candidates(data, nbest, source, references, out, *, metric="chrf", spli
     prepare = functools.partial(_prepare, vocabulary.folder, metric, reference_too, max_pieces)
     workers = workers or usable_cores()
     processes = max(1, min(workers, len(numbers) // (BATCH_LINES * BATCHES_FOR_A_PROCESS)))
-    with write_whole_folder(out, replace=overwrite) as part, in_processes(processes) as apply:
+    with write_whole_folder(out, replace=overwrite) as part, \
+            in_processes(processes, PRELOAD) as apply:  # fmt: skip
         langs = (vocabulary.source_lang, vocabulary.target_lang)
         settings["data"] = data_fingerprint(data, split, *langs)
         counts = _write(part, data, split, vocabulary, numbers, apply, prepare,
@@ -144,7 +146,7 @@ def _lines_beside_text(data, manifest, source_lang):
     """The train.lines of dad-select beside the text of a prepared folder, or None."""
     for name, recorded in manifest["inputs"].items():
         text = Path(name)
-        if text.name.removesuffix(".gz") != f"train.{source_lang}":
+        if plain_name(text) != f"train.{source_lang}":
             continue
         # a folder that was moved as a whole has the text where it was, seen from the binaries
         for folder in (text.parent, data.parent / text.parent.name):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.files import read_lines
+from data_prep.files import plain_name, read_lines
 from fairseq_plugins.generation.nbest import Candidate, is_nbest, read_nbest
 
 LEDGER_HEADER = ["line", "what", "action", "pieces"]  # of dad-generate
@@ -65,7 +65,7 @@ def read_records(source, candidates, references=None):
 
 def decode_ledger(candidates):
     """Where dad-generate writes the ledger of an output or n-best file."""
-    name = Path(candidates).name.removesuffix(".gz").removesuffix(".nbest")
+    name = plain_name(candidates).removesuffix(".nbest")
     return Path(candidates).with_name(f"{name}.ledger.tsv")
 
 

@@ -44,6 +44,8 @@ from tqdm import tqdm
 from data_prep.command import parser, run
 from data_prep.files import write_whole, write_whole_folder
 from data_prep.manifest import write_json, write_manifest
+from data_prep.named_steps import read_steps
+from data_prep.processes import in_processes
 from fairseq_plugins.export.weights import add_checkpoint_flags
 from fairseq_plugins.generation.backends import usable_cores
 from fairseq_plugins.generation.nbest import is_nbest
@@ -58,6 +60,7 @@ from fairseq_plugins.selection.mixing import (
 )
 from fairseq_plugins.selection.records import decode_ledger, dropped_in_decoding, read_records
 from fairseq_plugins.selection.scores import signature
+from fairseq_plugins.selection.spool import Spool
 from fairseq_plugins.selection.steps import (
     Choice,
     Context,
@@ -65,17 +68,16 @@ from fairseq_plugins.selection.steps import (
     First,
     Measured,
     Step,
-    parse_step,
-    read_steps,
+    explain_steps,
+    parse,
     run_steps,
-    steps_help,
 )
-from fairseq_plugins.selection.streams import Spool, in_processes
 
 PROG = "dad-select"
 BATCH_CANDIDATES = 4096  # in a batch, so that memory does not grow with the corpus
 BATCHES_FOR_A_PROCESS = 32  # fewer are done before another process has started
 REJECTED = ("drop", "reference")
+PRELOAD = ["fairseq_plugins.selection.steps"]  # imports torch
 
 
 def select(
@@ -86,7 +88,7 @@ def select(
     """Write the text folder ``out`` and return its ledger, a dictionary; see the module's help.
 
     Args:
-        source: text, one sentence a line, plain or ``.gz``; so are the others.
+        source: text, one sentence a line, plain, ``.gz`` or ``.zst``; so are the others.
         candidates: n-best file, or text with one translation a line.
         out: folder to make.
         langs: source and target language.
@@ -106,7 +108,7 @@ def select(
     """
     started = time.monotonic()
     out = Path(out)
-    steps = [step if isinstance(step, Step) else parse_step(step) for step in steps]
+    steps = [step if isinstance(step, Step) else parse(step) for step in steps]
     weights = check_mix({"distilled": 1.0, "references": 0.0, **(mix or {})})
     tags = check_tags(dict(tags or {}))
     _check_wishes(langs, steps, references, rejected, weights, workers)
@@ -131,7 +133,7 @@ def select(
         batch_lines = max(1, BATCH_CANDIDATES // width)
         batches = -(-lines // batch_lines)
         processes = max(1, min(workers, batches // BATCHES_FOR_A_PROCESS))
-        with in_processes(processes) as apply:
+        with in_processes(processes, PRELOAD) as apply:
             stream = _batches(read(), batch_lines)
             if dropped is not None:
                 stream = _without(stream, dropped, tallies[0])
@@ -394,12 +396,12 @@ def main():
 def _main():
     args = _arguments()
     if args.list_steps:
-        print(steps_help())
+        print(explain_steps())
         return
     steps = [*itertools.chain.from_iterable(map(read_steps, args.steps)), *args.step]
     if args.check_steps:
         for step in steps:
-            step if isinstance(step, Step) else parse_step(step)
+            step if isinstance(step, Step) else parse(step)
         return
     ledger = select(
         args.source, args.candidates, args.out, (args.source_lang, args.target_lang),
@@ -413,10 +415,12 @@ def _main():
 
 
 def _arguments():
-    words = parser(f"{__doc__}\n{steps_help()}", PROG)
+    words = parser(f"{__doc__}\n{explain_steps()}", PROG)
     listing = {"--list-steps", "--check-steps"} & {*sys.argv[1:]}
     required = {"required": not listing, "default": argparse.SUPPRESS}
-    words.add_argument("--source", metavar="FILE", help="UTF-8 text, plain or .gz", **required)
+    words.add_argument(
+        "--source", metavar="FILE", help="UTF-8 text, plain, .gz or .zst", **required
+    )
     words.add_argument(
         "--candidates", metavar="FILE",
         help="n-best file of dad-generate, or text with one translation a line", **required,

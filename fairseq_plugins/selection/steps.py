@@ -8,10 +8,7 @@ all lines, then decides where the limit is.
 import abc
 import contextlib
 import dataclasses
-import functools
 import math
-import re
-import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +18,14 @@ import numpy as np
 import regex
 
 from data_prep.clean import is_out_of_ratio
-from data_prep.files import read_lines
+from data_prep.languages import INDISTINCT, identifier
+from data_prep.named_steps import NamedStep, by_name, option, parse_step, steps_help
+from data_prep.words import most_repeated, words_of
 from fairseq_plugins.selection.ledger import Tally
 from fairseq_plugins.selection.scores import PAIRWISE, pairwise, sentence_score, signature
 
 DISTANCES = ("ter", "chrf", "bleu")
-LONGEST_LOOP = 8  # words that are repeated together
-
-# scripts without spaces: each character is a word
-_SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Myanmar}\p{Khmer}"
-_WORDS = regex.compile(rf"[{_SPACELESS}]|[^\s{_SPACELESS}]+")
 _LETTER = regex.compile(r"\p{L}")
-
-# one written language under several names, or a small one that takes sentences from the large
-_INDISTINCT = {"zh": ("yue", "wuu"), "en": ("pcm",)}
 
 
 @dataclass(frozen=True)
@@ -59,16 +50,10 @@ class Context:
         return self.langs[1]
 
 
-def option(default, text):
-    """A step's option; one without a default must be given."""
-    return dataclasses.field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True)
-class Step:
-    """What every step has: a name, options, and what it needs to be given."""
+class Step(NamedStep):
+    """What every step of selection has besides a name and options: what it needs to be given."""
 
-    name: ClassVar[str] = ""
     needs_scores: ClassVar[bool] = False
     needs_references: ClassVar[bool] = False
     costly: ClassVar[bool] = False  # worth a process of its own
@@ -79,17 +64,6 @@ class Step:
     def inputs(self):
         """Files that it reads besides the text."""
         return []
-
-    def __str__(self):
-        options = [
-            f"{field.name}={getattr(self, field.name)}"
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) is not None
-        ]
-        return ":".join([self.name, *filter(None, [",".join(options)])])
-
-    def _refuse(self, name, value, wanted):
-        raise ValueError(f"step {self.name}: {name} is {wanted}, not {value}")
 
 
 # -- choosing ------------------------------------------------------------------------------
@@ -305,7 +279,7 @@ class Language(Filter):
 
     def _accepted(self, context):
         code = self.code or context.tgt_lang
-        return [code, *_INDISTINCT.get(code, ()), *(self.accept.split("+") if self.accept else ())]
+        return [code, *INDISTINCT.get(code, ()), *(self.accept.split("+") if self.accept else ())]
 
     def why(self, record, text, context):
         letters = sum(len(letter.encode()) for letter in text if letter.isalpha())
@@ -508,111 +482,26 @@ def _run_step(step, tally, context, record):
 
 # -- by name -------------------------------------------------------------------------------
 
-STEPS = {
-    step.name: step
-    for step in (
-        First, BestOfN, MinimumBayesRisk, ModelScore, NormalisedScore,
-        Empty, LengthRatio, Repetition, Copy, Language, Distance, ScorePercentile, ReverseModel,
+STEPS = by_name(
+    First, BestOfN, MinimumBayesRisk, ModelScore, NormalisedScore,
+    Empty, LengthRatio, Repetition, Copy, Language, Distance, ScorePercentile, ReverseModel,
+)  # fmt: skip
+
+
+def parse(text):
+    """The step that ``NAME[:OPTION=VALUE[,OPTION=VALUE]]`` describes; see ``parse_step``."""
+    return parse_step(text, STEPS)
+
+
+def explain_steps():
+    """All steps and their options as text for people."""
+    kinds = {"Choosing steps": Choice, "Filters": (Filter, Measured)}
+    return steps_help(
+        {
+            title: [step for step in STEPS.values() if issubclass(step, kind)]
+            for title, kind in kinds.items()
+        }
     )
-}  # fmt: skip
-
-
-def parse_step(text):
-    """The step that ``NAME[:OPTION=VALUE[,OPTION=VALUE]]`` describes.
-
-    Raises:
-        ValueError: no such step or option, or a value of the wrong kind; names those known.
-    """
-    name, _, options = text.strip().partition(":")
-    if name not in STEPS:
-        raise ValueError(f"step {name!r} is unknown; there are {', '.join(STEPS)}")
-    fields = {field.name: field for field in dataclasses.fields(STEPS[name])}
-    given = {}
-    for entry in filter(None, options.split(",")):
-        key, equals, value = entry.partition("=")
-        if key not in fields:
-            known = f"it has {', '.join(fields)}" if fields else "it has none"
-            raise ValueError(f"step {name}: option {key!r} is unknown; {known}")
-        if not equals or not value:
-            raise ValueError(f"step {name}: {key} needs a value, as in {key}=…")
-        if key in given:
-            raise ValueError(f"step {name}: {key} is given twice")
-        kind = fields[key].type
-        try:
-            given[key] = kind(value)
-        except ValueError:
-            wanted = {int: "a whole number", float: "a number"}[kind]
-            raise ValueError(f"step {name}: {key} is {wanted}, not {value!r}") from None
-        if kind is float and math.isnan(given[key]):
-            raise ValueError(f"step {name}: {key} is a number, not {value!r}")
-    missing = [
-        key for key, field in fields.items()
-        if key not in given and field.default is dataclasses.MISSING
-    ]  # fmt: skip
-    if missing:
-        raise ValueError(f"step {name} needs {missing[0]}=…: {fields[missing[0]].metadata['help']}")
-    return STEPS[name](**given)
-
-
-def read_steps(path):
-    """Descriptions of steps in a file, one a line; empty lines and what follows # are left out."""
-    lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in read_lines(path))
-    return [line for line in lines if line]
-
-
-def steps_help(width=98):
-    """All steps and their options as text for people, ``width`` characters wide."""
-    lines = []
-    for title, kind in (("Choosing steps", Choice), ("Filters", (Filter, Measured))):
-        lines.append(f"{title}:")
-        for name, step in STEPS.items():
-            if not issubclass(step, kind):
-                continue
-            lines += textwrap.wrap(
-                f"{name:<17} {' '.join(step.__doc__.split())}", width,
-                initial_indent="  ", subsequent_indent=" " * 20,
-            )  # fmt: skip
-            for field in dataclasses.fields(step):
-                unset = field.default in (None, dataclasses.MISSING)
-                default = "" if unset else f" (default: {field.default})"
-                lines += textwrap.wrap(
-                    f"{field.name}=  {field.metadata['help']}{default}", width,
-                    initial_indent=" " * 22, subsequent_indent=" " * 26,
-                )  # fmt: skip
-    return "\n".join(lines)
-
-
-# -- text ----------------------------------------------------------------------------------
-
-
-def words_of(text):
-    """Words between spaces; each character of a script without spaces is a word."""
-    return _WORDS.findall(text)
-
-
-def most_repeated(text):
-    """(times, words) of the words that most often follow themselves at once in ``text``.
-
-    Loops of 1 to ``LONGEST_LOOP`` words are looked for; (1, ...) where nothing is repeated.
-    """
-    words = words_of(text)
-    best = (1, words[:1])
-    for size in range(1, min(LONGEST_LOOP, len(words) // 2) + 1):
-        run = 0
-        for place in range(size, len(words)):
-            run = run + 1 if words[place] == words[place - size] else 0
-            times = run // size + 1
-            if times > best[0]:
-                best = (times, words[place - size + 1 : place + 1])
-    return best
-
-
-@functools.lru_cache
-def identifier():
-    """py3langid's identifier of languages; it answers with probabilities."""
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def _check_metric(step, metric, known, context):

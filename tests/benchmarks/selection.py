@@ -23,7 +23,7 @@ from data_prep.files import read_lines, write_whole
 from fairseq_plugins.generation.nbest import Candidate, format_candidates
 from fairseq_plugins.selection.records import Record
 from fairseq_plugins.selection.select import select
-from fairseq_plugins.selection.steps import Context, parse_step, run_steps
+from fairseq_plugins.selection.steps import Context, parse, run_steps
 
 PLAIN = {"chrf": sacrebleu.sentence_chrf, "bleu": sacrebleu.sentence_bleu}
 
@@ -55,7 +55,7 @@ def main():
         started = time.perf_counter()
         expected = [loop(record, function) for record in few]
         theirs = len(few) / (time.perf_counter() - started)
-        step, context = parse_step(f"mbr:metric={metric}"), Context(("xx", args.target_lang))
+        step, context = parse(f"mbr:metric={metric}"), Context(("xx", args.target_lang))
         step.check(context)
         started = time.perf_counter()
         chosen, _ = run_steps([step], context, records)

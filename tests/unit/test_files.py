@@ -1,6 +1,5 @@
 """data_prep/files.py: lines end at a line feed alone; files are whole or absent."""
 
-import gzip
 import re
 import unicodedata
 
@@ -19,7 +18,7 @@ from data_prep.files import (
     write_whole,
     write_whole_folder,
 )
-from tests.fixtures.bitext import write_side
+from tests.fixtures.bitext import PACK, write_side
 
 # every character at which some reader of text files would end a line
 SEPARATORS = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -29,7 +28,7 @@ SEPARATORS = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 @pytest.mark.parametrize("separator", SEPARATORS, ids=ascii)
-@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_only_a_line_feed_ends_a_line(tmp_path, separator, suffix):
     lines = [f"one{separator}and more", "two", f"three{separator}", f"{separator}four"]
     write_side(tmp_path / f"a{suffix}", lines)
@@ -54,28 +53,31 @@ def test_lines_of_a_file(tmp_path, data, lines):
     assert count_lines(tmp_path / "a") == len(lines)
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_text_that_is_not_utf8_is_named_by_file_line_and_column(tmp_path, suffix):
     path = tmp_path / f"train.de{suffix}"
     data = "gut\nsüß\n".encode() + "schön\n".encode("latin-1")
-    path.write_bytes(gzip.compress(data) if suffix else data)
+    path.write_bytes(PACK.get(suffix, bytes)(data))
     with pytest.raises(ValueError, match=re.escape(f"{path}, line 3: not UTF-8 (byte 0xf6 at "
                                                    "column 4)")):  # fmt: skip
         list(read_lines(path))
 
 
-def test_a_truncated_archive_is_named(tmp_path):
-    path = tmp_path / "train.de.gz"
-    whole = gzip.compress(b"".join(b"line %d of many\n" % n for n in range(5000)))
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_truncated_archive_is_named(tmp_path, suffix):
+    path = tmp_path / f"train.de{suffix}"
+    whole = PACK[suffix](b"".join(b"line %d of many\n" % n for n in range(5000)))
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"train\.de\.gz is damaged after line \d+"):
+    with pytest.raises(ValueError, match=re.escape(f"{path} is damaged after line ")):
         list(read_lines(path))
 
 
-def test_a_file_that_only_claims_to_be_an_archive_is_named(tmp_path):
-    (tmp_path / "train.de.gz").write_bytes(b"plain text\n")
-    with pytest.raises(ValueError, match=r"train\.de\.gz is damaged after line 0"):
-        list(read_lines(tmp_path / "train.de.gz"))
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_file_that_only_claims_to_be_an_archive_is_named(tmp_path, suffix):
+    path = tmp_path / f"train.de{suffix}"
+    path.write_bytes(b"plain text\n")
+    with pytest.raises(ValueError, match=re.escape(f"{path} is damaged after line 0")):
+        list(read_lines(path))
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
@@ -101,22 +103,23 @@ def test_bitext_is_numbered_from_one(tmp_path):
     assert list(read_bitext(tmp_path / "a", tmp_path / "b")) == [(1, "a", "c"), (2, "b", "d")]
 
 
-def test_a_text_is_found_plain_or_packed_but_not_both(tmp_path):
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_text_is_found_plain_or_packed_but_not_both(tmp_path, suffix):
     with pytest.raises(FileNotFoundError, match="dev.de is missing"):
         find_text(tmp_path, "dev", "de")
-    write_side(tmp_path / "dev.de.gz", ["a"])
-    assert find_text(tmp_path, "dev", "de").name == "dev.de.gz"
+    write_side(tmp_path / f"dev.de{suffix}", ["a"])
+    assert find_text(tmp_path, "dev", "de").name == f"dev.de{suffix}"
     write_side(tmp_path / "dev.de", ["a"])
-    with pytest.raises(ValueError, match="both"):
+    with pytest.raises(ValueError, match=f"dev.de and dev.de{suffix} exist"):
         find_text(tmp_path, "dev", "de")
-    (tmp_path / "dev.de.gz").unlink()
+    (tmp_path / f"dev.de{suffix}").unlink()
     assert find_text(tmp_path, "dev", "de").name == "dev.de"
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_copied_text_has_the_same_bytes_unpacked(tmp_path, suffix):
     data = b"\xef\xbb\xbfodd\r\nline\xe2\x80\xa8and no end"
-    (tmp_path / f"a{suffix}").write_bytes(gzip.compress(data) if suffix else data)
+    (tmp_path / f"a{suffix}").write_bytes(PACK.get(suffix, bytes)(data))
     copy_text(tmp_path / f"a{suffix}", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == data
 
@@ -145,7 +148,7 @@ def test_one_line_keeps_words(words):
 # -- writing -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.txt.zst"])
 def test_a_written_file_appears_only_when_it_is_complete(tmp_path, name):
     with write_whole(tmp_path / name) as out:
         out.write("a\u2028b\r\n")
@@ -154,11 +157,12 @@ def test_a_written_file_appears_only_when_it_is_complete(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_packed_file_has_the_same_bytes_every_time(tmp_path):
-    for name in ("a.gz", "b.gz"):
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_packed_file_has_the_same_bytes_every_time(tmp_path, suffix):
+    for name in (f"a{suffix}", f"b{suffix}"):
         with write_whole(tmp_path / name) as out:
             out.write("text\n")
-    assert sha256(tmp_path / "a.gz") == sha256(tmp_path / "b.gz")
+    assert sha256(tmp_path / f"a{suffix}") == sha256(tmp_path / f"b{suffix}")
 
 
 def test_after_an_exception_the_old_file_stands_and_no_part_of_the_new_one(tmp_path):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data_prep import processes
 from data_prep.manifest import read_manifest
 from fairseq_plugins.generation.nbest import Candidate, format_candidates
 from fairseq_plugins.selection import select as select_module
-from fairseq_plugins.selection import streams
 from fairseq_plugins.selection.ledger import Tally, make_ledger, table
 from fairseq_plugins.selection.select import select
 from tests.fixtures.bitext import read_side, write_side
@@ -145,9 +145,9 @@ def test_the_result_does_not_depend_on_the_number_of_workers(place, monkeypatch)
     monkeypatch.setattr(select_module, "BATCH_CANDIDATES", 3)
     monkeypatch.setattr(select_module, "BATCHES_FOR_A_PROCESS", 2)
     started = []
-    in_processes = streams.in_processes
+    in_processes = processes.in_processes
     monkeypatch.setattr(
-        select_module, "in_processes", lambda number: started.append(number) or in_processes(number)
+        select_module, "in_processes", lambda number, _: started.append(number) or in_processes(number)
     )
     write_nbest(place / "hyp.nbest", [three_best(number) for number in range(12)])
     results = []
@@ -481,7 +481,7 @@ def test_a_strange_decode_ledger_is_named(place, lines, message):
 
 def test_a_killed_worker_is_reported(monkeypatch):
     with pytest.raises(ValueError, match="fewer --workers"):
-        with streams.in_processes(2) as apply:
+        with processes.in_processes(2) as apply:
             list(apply(_die, [1, 2]))
 
 

@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 import sacrebleu
 
+from data_prep.named_steps import read_steps
+from data_prep.words import most_repeated, words_of
 from fairseq_plugins.generation.nbest import Candidate
 from fairseq_plugins.selection.records import Record
 from fairseq_plugins.selection.steps import (
     STEPS,
     Choice,
     Context,
-    most_repeated,
-    parse_step,
-    read_steps,
+    explain_steps,
+    parse,
     run_steps,
-    steps_help,
-    words_of,
 )
 from tests.fixtures.models import write_text
 
@@ -31,12 +30,12 @@ def record(candidates, source="Das Haus ist alt.", reference="The house is old."
 
 
 def chosen(step, candidates, **settings):
-    kept, _ = parse_step(step).choose(record(candidates, **settings), CONTEXT)
+    kept, _ = parse(step).choose(record(candidates, **settings), CONTEXT)
     return [candidate.text for candidate in kept]
 
 
 def why(step, source, target, reference=None, langs=("de", "en")):
-    step = parse_step(step)
+    step = parse(step)
     step.check(Context(langs))
     return step.why(Record(1, source, reference, [Candidate(target)]), target, Context(langs))
 
@@ -95,7 +94,7 @@ def test_equal_candidates_are_one(step):
 
 
 def test_the_gain_is_how_much_better_the_choice_is_than_the_first_candidate():
-    step = parse_step("best-of-n")
+    step = parse("best-of-n")
     kept, gain = step.choose(record(THREE), CONTEXT)
     reference = ["The house is old."]
     expected = (
@@ -200,7 +199,7 @@ def test_a_character_of_a_script_without_spaces_is_a_word():
 
 def judged(step, records):
     """Texts that a measured filter lets pass."""
-    step = parse_step(step)
+    step = parse(step)
     step.check(CONTEXT)
     with step.measuring(CONTEXT) as measure:
         found = measure(records)
@@ -269,7 +268,7 @@ def test_nothing_to_measure_is_no_mistake():
 )
 def test_a_description_that_cannot_be_read_is_named(text, message):
     with pytest.raises(ValueError) as raised:
-        parse_step(text)
+        parse(text)
     assert message in str(raised.value)
 
 
@@ -294,14 +293,14 @@ def test_a_description_that_cannot_be_read_is_named(text, message):
 )
 def test_a_value_out_of_range_is_named_before_anything_is_read(text, message):
     with pytest.raises(ValueError) as raised:
-        parse_step(text).check(CONTEXT)
+        parse(text).check(CONTEXT)
     assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_describes_itself_as_it_is_written(name):
-    step = parse_step(f"{name}:model=a/folder" if name == "reverse-model" else name)
-    assert parse_step(str(step)) == step
+    step = parse(f"{name}:model=a/folder" if name == "reverse-model" else name)
+    assert parse(str(step)) == step
 
 
 def test_a_file_of_steps_may_hold_remarks(tmp_path):
@@ -311,7 +310,7 @@ def test_a_file_of_steps_may_hold_remarks(tmp_path):
 
 
 def test_the_help_tells_every_step_and_option():
-    text = steps_help()
+    text = explain_steps()
     for name, step in STEPS.items():
         assert f"\n  {name} " in text
         for option in dataclasses.fields(step):
@@ -325,7 +324,7 @@ def test_the_help_tells_every_step_and_option():
 
 
 def test_a_filter_takes_candidates_and_rejects_a_line_without_any_left():
-    step = parse_step("empty")
+    step = parse("empty")
     records, (tally,) = run_steps([step], CONTEXT, [record(["", "a", " "]), record(["", ""])])
     assert [[candidate.text for candidate in entry.candidates] for entry in records] == [["a"], []]
     assert (tally.read, tally.kept) == (2, 1)
@@ -334,7 +333,7 @@ def test_a_filter_takes_candidates_and_rejects_a_line_without_any_left():
 
 
 def test_a_rejected_line_goes_by_later_steps():
-    steps = [parse_step("empty"), parse_step("mbr"), parse_step("copy")]
+    steps = [parse("empty"), parse("mbr"), parse("copy")]
     records, tallies = run_steps(steps, CONTEXT, [record([""]), record(["a"])])
     assert [tally.read for tally in tallies] == [2, 1, 1]
     assert [entry.number for entry in records] == [1, 1]
