@@ -147,7 +147,8 @@ def test_the_result_does_not_depend_on_the_number_of_workers(place, monkeypatch)
     started = []
     in_processes = processes.in_processes
     monkeypatch.setattr(
-        select_module, "in_processes", lambda number, _: started.append(number) or in_processes(number)
+        select_module, "in_processes",
+        lambda number, _: started.append(number) or in_processes(number),
     )
     write_nbest(place / "hyp.nbest", [three_best(number) for number in range(12)])
     results = []
