@@ -15,6 +15,7 @@ from fairseq_plugins.generation.generate import generate
 from fairseq_plugins.generation.nbest import read_nbest
 from tests.fixtures.models import read_text
 from tests.fixtures.toy_chain import ROOT, chain_command, environment, run_chain, toy_corpora
+from tests.fixtures.warm import warm_commands
 
 
 @pytest.fixture(scope="module")
@@ -149,21 +150,23 @@ def test_changed_settings_redo_what_depends_on_them_and_say_why(finished, corpor
 
 
 def alive(session):
-    """Processes of a session that have not ended."""
+    """Processes of a run, which has a session, that have not ended."""
     listing = subprocess.run(
         ["ps", "-eo", "sid=,pid=,stat="], capture_output=True, text=True
     ).stdout
     rows = (line.split() for line in listing.splitlines())
-    return [int(pid) for sid, pid, stat in rows if int(sid) == session and stat[0] != "Z"]
+    sessions = {session, *warm_commands().sessions()}
+    return [int(pid) for sid, pid, stat in rows if int(sid) in sessions and stat[0] != "Z"]
 
 
 def stop_hard(process):
     """kill -9 the whole run at once, as a power cut would."""
-    for pid in alive(process.pid):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    while left := alive(process.pid):
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
     process.wait()
 
 
