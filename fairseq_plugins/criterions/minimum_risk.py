@@ -85,6 +85,8 @@ class MinimumRiskCriterion(LabelSmoothedCrossEntropyCriterion):
             an encoder and a decoder.
     """
 
+    reads = ("candidates",)  # options of the task
+
     def __init__(
         self, task, sentence_avg, label_smoothing, ignore_prefix_size=0, report_accuracy=False,
         risk_weight=0.5, risk_scores="mean", risk_sharpness=None, risk_candidates=0,

@@ -94,6 +94,8 @@ class WordDistillationCriterion(LabelSmoothedCrossEntropyCriterion):
         ValueError: an option is out of range or does not fit the teacher.
     """
 
+    reads = ("teacher_cache",)  # options of the task
+
     def __init__(
         self, task, sentence_avg, label_smoothing, teacher, teacher_weight, divergence,
         teacher_temperature, teacher_top_k, teacher_tail, teacher_precision, token_weighting,

@@ -65,6 +65,10 @@ logger = logging.getLogger(__name__)
 
 VALIDATION_METRICS = ("bleu", "chrf")
 OWN_STATE = ("vocabulary", "patience", "kept", "general", "slices")  # of a run, not of a model
+READ_BY = {
+    "teacher_cache": "word_distillation, selective_distillation or anchored_adaptation",
+    "candidates": "minimum_risk",
+}
 MAX_LENGTH_RATIO, MAX_LENGTH_MARGIN = 2, 20  # target pieces at most: 2 x source pieces + 20
 
 
@@ -229,6 +233,16 @@ class SequenceDistillationTask(TranslationTask):
                 f"{folder} and {self.data_folder} were prepared with different vocabularies; "
                 f"prepare both with the same one (python -m data_prep.binarise --vocabulary ...)"
             )
+
+    def build_criterion(self, cfg, from_checkpoint=False):
+        criterion = super().build_criterion(cfg, from_checkpoint)
+        for name, criterions in READ_BY.items():
+            if getattr(self.cfg, name) and name not in getattr(criterion, "reads", ()):
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is given and --criterion {cfg._name} does not "
+                    f"read it; {criterions} would"
+                )
+        return criterion
 
     # -- data ----------------------------------------------------------------------------
 

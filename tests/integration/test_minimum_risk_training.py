@@ -127,6 +127,8 @@ def test_two_workers_make_the_updates_of_one_that_takes_two_batches(made, tmp_pa
         ("nowhere", (), "nowhere is missing; make it with dad-candidates"),
         ("dev", (), "--candidates names no folder for the training set"),
         ("candidates", ("--risk-weight", 2), "--risk-weight is a share from 0 to 1, not 2"),
+        ("candidates", ("--criterion", "label_smoothed_cross_entropy"),
+         "--candidates is given and --criterion label_smoothed_cross_entropy does not read it"),
     ],
 )
 def test_bad_flags_are_refused(made, tmp_path, candidates, words, message):

@@ -503,9 +503,18 @@ def test_fairseq_train_learns_the_same_from_the_cache_as_from_the_teacher(
 
 def test_training_on_other_data_than_that_of_the_cache_is_refused(made, cache, tmp_path):
     done = train(made / "domain", tmp_path, "--teacher-cache", cache, "--max-update", 1,
-                 "--lr", 0.01, "--valid-beam", 0)  # fmt: skip
+                 "--lr", 0.01, "--valid-beam", 0, "--criterion", "word_distillation")  # fmt: skip
     assert done.status != 0 and "begin training" not in done.output
     assert "no cache of --teacher-cache has the teacher's distributions" in done.output
+
+
+def test_a_cache_that_the_criterion_would_not_read_is_refused(made, cache, tmp_path):
+    done = train(made / "general", tmp_path, "--teacher-cache", cache, "--max-update", 1,
+                 "--lr", 0.01)  # fmt: skip
+    assert done.status != 0 and not list(tmp_path.glob("checkpoint*.pt"))
+    assert "--teacher-cache is given and --criterion label_smoothed_cross_entropy does not" in (
+        done.output
+    )
 
 
 def test_validation_without_a_cache_is_told_with_the_command_that_makes_it(made, tmp_path, caplog):
@@ -525,8 +534,8 @@ def test_a_kept_model_does_not_remember_its_cache(made, cache, tmp_path):
 
     relative = tmp_path / "cache"
     relative.symlink_to(cache)
-    done = train(made / "general", tmp_path / "run", "--teacher-cache", relative,
-                 "--max-update", 1, "--lr", 0.01, "--valid-beam", 0)  # fmt: skip
+    done = train(made / "general", tmp_path / "run", "--teacher-cache", relative, "--max-update", 1,
+                 "--lr", 0.01, "--valid-beam", 0, "--criterion", "word_distillation")  # fmt: skip
     assert done.status == 0, done.output
     keep_weights(tmp_path / "run" / "checkpoint_last.pt", made / "ours", tmp_path / "model")
     state = load_checkpoint(tmp_path / "model" / "model.pt")
