@@ -1,16 +1,24 @@
 #!/usr/bin/env bash
 # Distil, adapt, distil: from bitext to scored in-domain students (Gordon & Duh 2020).
 #
-# Usage: run.sh --general DIR --domain NAME=DIR --work DIR [options] [-- FLAGS OF stages/train.sh]
+# Usage: run.sh --general PLACE --domain NAME=PLACE --work DIR [options] [-- FLAGS OF stages/train.sh]
 #
-#   --general DIR            general-domain bitext: train, dev and test as train.de, train.en ...
-#                            (plain or .gz, one sentence a line, not tokenised)
-#   --domain NAME=DIR        in-domain bitext, the same files; may be repeated
+#   --general PLACE          general-domain bitext. PLACE is one of
+#                            a folder with train.de, train.en, dev.de ... (plain, .gz or .zst, one
+#                            sentence a line, not tokenised); a dev or test set that is not there
+#                            is taken out of train, by document where train.documents names them
+#                            catalogue         the public sets of this pair and domain
+#                            catalogue:ID,ID   some of them; python -m data_prep.fetch --list
+#   --domain NAME=PLACE      in-domain bitext, alike; may be repeated
 #   --work DIR               folder of the run; run again to go on or to change settings
+#   --catalogue FILE         your own catalogue, in place of ours (python -m data_prep.fetch --help)
+#   --cleaning FILE          cleaning steps, one a line, in place of the pair's own
+#                            (python -m data_prep.clean --print-steps)
 #   --size NAME              student: tiny, small, medium, tiny_6_1 ... (or miniature, for
 #                            demonstrations); recipes/stages/train.sh --help has all, with numbers
 #   --teacher-size NAME      teacher: large (miniature_teacher when the student is a miniature)
 #   --configuration LIST     which of the nine students, for example 9 or 1,4,7,9
+#   --vocabulary-kind NAME   unigram or bpe (SentencePiece), or subword-nmt
 #   --vocabulary-size N      pieces of the joint vocabulary (fewer for little text)
 #   --precision NAME         fp32, or fp16 or bf16 on a GPU
 #   --targets NAME           what students learn of a teacher: best (default), best-of-8-chrf,
@@ -54,7 +62,7 @@
 #
 # Stages
 #
-#   1 clean text   2 vocabulary   3 prepared data   4 teacher   5 distilled data   6 student
+#   1 corpora   2 vocabulary   3 prepared data   4 teacher   5 distilled data   6 student
 #   7 teacher, in domain   8 distilled data, in domain   9 students, in domain
 #   10 scores   11 report
 #
@@ -68,7 +76,7 @@ source "$recipes/grid.sh"
 source "$recipes/stage.sh"
 
 read_options() {  # sets the variables named after the options
-  config='' general='' domains=() work='' size='' teacher_size='' configurations='' updates=''
+  config='' general='' domains=() work='' catalogue='' cleaning='' vocabulary_kind='' size='' teacher_size='' configurations='' updates=''
   targets=best filters=() rejected=drop loss=plain adapt=plain student_init=random
   lines='' precision='' chosen_jobs='' chosen_vocabulary_size='' first_stage=1 last_stage=11 dry_run='' train_flags=()
   while (( $# )); do
@@ -83,6 +91,9 @@ read_options() {  # sets the variables named after the options
       --general) general=$2 ;;
       --domain) domains+=("$2") ;;
       --work) work=$2 ;;
+      --catalogue) catalogue=$2 ;;
+      --cleaning) cleaning=$2 ;;
+      --vocabulary-kind) vocabulary_kind=$2 ;;
       --size) size=$2 ;;
       --teacher-size) teacher_size=$2 ;;
       --configuration) configurations=$2 ;;
@@ -108,7 +119,7 @@ read_options() {  # sets the variables named after the options
 check_options() {  # and find what they leave open in the config
   require_option "$0" --config "$config"
   require_option "$0" --general "$general"
-  (( ${#domains[@]} )) || fail "--domain NAME=DIR is missing; $(basename "$0") --help explains it"
+  (( ${#domains[@]} )) || fail "--domain NAME=PLACE is missing; $(basename "$0") --help explains it"
   require_option "$0" --work "$work"
   for number in "$first_stage" "$last_stage"; do
     [[ $number =~ ^([1-9]|1[01])$ ]] || fail "a stage is a number from 1 to 11, not '$number'"
@@ -149,17 +160,34 @@ check_options() {  # and find what they leave open in the config
   find_variants
   check_size --size "$size"
   check_size --teacher-size "$teacher_size"
-  [[ -d $general ]] || fail "--general: there is no folder $general"
-  general=$(cd "$general" && pwd)
-  declare -gA domain_folder=()
+  [[ ! $vocabulary_kind || $vocabulary_kind =~ ^(unigram|bpe|subword-nmt)$ ]] \
+    || fail "--vocabulary-kind is unigram, bpe or subword-nmt, not '$vocabulary_kind'"
+  for file in "$catalogue" "$cleaning"; do
+    [[ ! $file || -f $file ]] || fail "there is no file $file"
+  done
+  catalogue=${catalogue:+$(realpath "$catalogue")} cleaning=${cleaning:+$(realpath "$cleaning")}
+  declare -gA raw_folder=() catalogue_sets=()
+  find_corpus --general general "$general"
   names=()
   for entry in "${domains[@]}"; do
-    [[ $entry =~ ^[A-Za-z0-9_-]+=. ]] || fail "--domain takes NAME=DIR, NAME of letters, digits, - and _, not '$entry'"
+    [[ $entry =~ ^[A-Za-z0-9_-]+=. ]] || fail "--domain takes NAME=PLACE, NAME of letters, digits, - and _, not '$entry'"
     [[ ${entry%%=*} != general ]] || fail "a domain cannot be called general; that is the other corpus"
-    [[ -d ${entry#*=} ]] || fail "--domain: there is no folder ${entry#*=}"
+    find_corpus --domain "${entry%%=*}" "${entry#*=}"
     names+=("${entry%%=*}")
-    domain_folder[${entry%%=*}]=$(cd "${entry#*=}" && pwd)
   done
+}
+
+find_corpus() {  # OPTION NAME PLACE: sets raw_folder[NAME], and catalogue_sets[NAME] if it is to be fetched
+  case $3 in
+    catalogue) catalogue_sets[$2]="--domain $2" ;;
+    catalogue:?*) catalogue_sets[$2]="--id ${3#catalogue:}"; catalogue_sets[$2]=${catalogue_sets[$2]//,/ --id } ;;
+    *)
+      [[ -d $3 ]] || fail "$1: there is no folder $3"
+      raw_folder[$2]=$(cd "$3" && pwd)
+      return
+      ;;
+  esac
+  raw_folder[$2]=corpora/$2/raw
 }
 
 enter_work() {  # stages are written with paths inside the run's folder, which can then be moved
@@ -173,6 +201,36 @@ enter_work() {  # stages are written with paths inside the run's folder, which c
     mkdir -p "$work" || fail "cannot make the folder $work"
     cd "$work"
   fi
+}
+
+fetch() {  # NAME
+  stage 1 "corpora" --out "${raw_folder[$1]}" \
+    ${catalogue:+--in "$catalogue"} \
+    -- python -m data_prep.fetch --pair "$source_lang-$target_lang" ${catalogue_sets[$1]} \
+    ${catalogue:+--catalogue "$catalogue"} --out '{out}'
+}
+
+has_text() {  # FOLDER SPLIT
+  [[ -e $1/$2.$source_lang || -e $1/$2.$source_lang.gz || -e $1/$2.$source_lang.zst ]]
+}
+has_held_out() { has_text "$1" dev && has_text "$1" test; }  # FOLDER, when it has been fetched
+
+split() {  # NAME
+  stage 1 "corpora" --in "${raw_folder[$1]}" --out "corpora/$1/split" \
+    -- python -m data_prep.split --in "${raw_folder[$1]}" "${languages[@]}" --out '{out}'
+}
+
+text_source() {  # NAME: prints the folder that clean reads
+  if has_held_out "${raw_folder[$1]}"; then echo "${raw_folder[$1]}"; else echo "corpora/$1/split"; fi
+}
+
+clean() {  # NAME
+  local raw
+  raw=$(text_source "$1")
+  stage 1 "corpora" --in "$raw" "${held_out_inputs[@]}" ${cleaning:+--in "$cleaning"} \
+    --out "corpora/$1/text" \
+    -- python -m data_prep.clean --in "$raw" "${languages[@]}" "${held_out[@]}" \
+    ${cleaning:+--steps "$cleaning"} ${lines:+--lines "$lines"} --out '{out}'
 }
 
 train() {  # NUMBER TITLE OUT DATA [dad-stage flags] -- TRAIN.SH-FLAGS
@@ -284,11 +342,6 @@ score() {  # MODEL NAME LABEL DOMAIN
 
 chain() {
   languages=(--source-lang "$source_lang" --target-lang "$target_lang")
-  # no training line of any corpus may stand in the dev or test set of any other
-  held_out=()
-  while read -r folder; do held_out+=(--held-out "$folder"); done \
-    < <(printf '%s\n' "$general" "${domain_folder[@]}" | sort)
-
   # in the words of a stage only where it is not the default, so that old runs stay valid
   selection=()
   [[ $targets == best ]] || selection+=(--targets "$targets")
@@ -297,25 +350,36 @@ chain() {
 
   # 1: text
   for name in general "${names[@]}"; do
-    raw=$general
-    [[ $name == general ]] || raw=${domain_folder[$name]}
-    beside 1 "clean text" stage 1 "clean text" --in "$raw" --out "corpora/$name/text" \
-      -- python -m data_prep.clean --in "$raw" "${languages[@]}" "${held_out[@]}" \
-      ${lines:+--lines "$lines"} --out '{out}'
+    [[ ! ${catalogue_sets[$name]-} ]] || beside 1 "corpora" fetch "$name"
   done
+  all_done
+  for name in general "${names[@]}"; do
+    has_held_out "${raw_folder[$name]}" || beside 1 "corpora" split "$name"
+  done
+  all_done
+  # no training line of any corpus may stand in the dev or test set of any other
+  held_out=() held_out_inputs=()
+  while read -r folder; do
+    held_out+=(--held-out "$folder")
+    for file in "$folder"/{dev,test}.{"$source_lang","$target_lang"}{,.gz,.zst}; do
+      [[ ! -e $file ]] || held_out_inputs+=(--in "$file")
+    done
+  done < <(for name in general "${names[@]}"; do text_source "$name"; done | sort)
+  for name in general "${names[@]}"; do beside 1 "corpora" clean "$name"; done
   all_done
 
   local texts=() text_inputs=()
   for name in general "${names[@]}"; do
     texts+=("corpora/$name/text") text_inputs+=(--in "corpora/$name/text")
   done
-  stage 1 "clean text" "${text_inputs[@]}" --out corpora/overlap \
+  stage 1 "corpora" "${text_inputs[@]}" --out corpora/overlap \
     -- python -m data_prep.overlap "${languages[@]}" --out '{out}' "${texts[@]}"
 
   # 2: one vocabulary for all models, from general-domain text
   stage 2 "vocabulary" --in "corpora/general/text" --out vocabulary \
     -- python -m data_prep.vocabulary --train corpora/general/text "${languages[@]}" \
-    --size "${chosen_vocabulary_size:-$vocabulary_size}" --out '{out}'
+    --size "${chosen_vocabulary_size:-$vocabulary_size}" ${vocabulary_kind:+--kind "$vocabulary_kind"} \
+    --out '{out}'
 
   # 3
   for name in general "${names[@]}"; do

@@ -247,7 +247,7 @@ def wait_for_a_stage(process, work, known):
         (["--teacher-size", "huge"], "--teacher-size 'huge' is unknown"),
         (["--domain", "general=."], "a domain cannot be called general"),
         (["--domain", "x=nowhere"], "there is no folder nowhere"),
-        (["--domain", "nofolder"], "NAME=DIR"),
+        (["--domain", "nofolder"], "NAME=PLACE"),
         (["--updates", "many"], "expected a number above 0, not 'many'"),
         (["--colour", "red"], "unknown option '--colour'"),
         (["--lines"], "--lines needs a value"),
