@@ -11,7 +11,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["fairseq_plugins*", "data_prep*"]),
-    package_data={"": ["*.md", "*.json"]},
+    package_data={"": ["*.md", "*.json", "*.jsonl", "*.tsv"]},
     python_requires=">=3.11,<3.14",
     # fairseq is not among these: the metadata of the release that works asks for torchaudio and
     # would build in isolation against another torch. requirements-fairseq.txt says how to install
@@ -22,12 +22,19 @@ setup(
         "backports.zstd>=1",
         "ctranslate2>=4.4",
         "fastchrf>=0.2.1",
+        "ftfy>=6.3",
+        "mtdata>=0.5.1",
+        "opencc>=1.2",
         "py3langid>=0.4",
+        "requests>=2.32",
         "sacrebleu>=2",
+        "sacremoses>=0.1.1",
+        "scipy",
         "sentencepiece>=0.2.3",
         "subword-nmt>=0.3.8",
         "tabulate>=0.9",
         "tqdm>=4.60",
+        "xxhash>=3",
         # what fairseq imports, since it is installed without its dependencies
         "bitarray",
         "cffi",
@@ -39,6 +46,7 @@ setup(
         "scikit-learn",
     ],
     extras_require={
+        "nearest": ["varikn>=1.2"],
         "ray": ["ray>=2.40"],
         "test": ["hypothesis>=6", "pytest>=8", "pytest-xdist>=3.5", "ray>=2.40"],
     },
