@@ -13,8 +13,9 @@ from pathlib import Path
 from data_prep.files import sha256, write_whole
 
 PACKAGES = (
-    "ctranslate2", "fairseq-fixed", "fairseq", "fastchrf", "numpy", "py3langid", "ray",
-    "sacrebleu", "sentencepiece", "subword-nmt", "torch",
+    "ctranslate2", "fairseq-fixed", "fairseq", "fastchrf", "ftfy", "mtdata", "numpy", "OpenCC",
+    "py3langid", "ray", "sacrebleu", "sacremoses", "sentencepiece", "subword-nmt", "torch",
+    "varikn",
 )  # fmt: skip
 
 
