@@ -12,6 +12,7 @@ import fnmatch
 import gzip
 import io
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
@@ -29,6 +30,7 @@ IN_TWO_FILES = ("txt", "sgm")
 NO_TRANSLATION = ("__NULL__", "_ _ NULL _ _")
 # what stands in for codes of a layout, not for text, inside a TMX segment
 _CODES = ("bpt", "ept", "it", "ph", "ut")
+_TAG = re.compile("([A-Za-z]{2,3})([-_][A-Za-z0-9]+)*")
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstd.ZstdError,
            zipfile.BadZipFile, tarfile.TarError)  # fmt: skip
@@ -119,11 +121,15 @@ def _with_document(first, second, about=None):
 
 def _is_header(first, second, entry):
     """Whether the first row names the languages of the columns, as in TED's tables."""
-    from mtdata.iso.bcp47 import bcp47
+    return [_language(first), _language(second)] == [tag.lang for tag in entry.did.langs]
 
-    named = [text and bcp47.try_parse(text, default=None) for text in (first, second)]
-    return all(tag and tag.lang == lang.lang for tag, lang in zip(named, entry.did.langs,
-                                                                  strict=True))  # fmt: skip
+
+def _language(tag):
+    """Three-letter code of a tag such as de, DE-at or zh_CN; None where it is none."""
+    from mtdata.iso.iso639 import iso3_code
+
+    match = _TAG.fullmatch(tag or "")
+    return iso3_code(match[1]) if match else None
 
 
 def _text(text):
@@ -229,20 +235,18 @@ def _read_tmx(source, langs, prop):
 
 
 def _unit(unit, langs, prop):
-    from mtdata.iso.bcp47 import bcp47
-
     texts, document = {}, None
     for element in unit:
         if _tag(element) == "prop" and prop and element.get("type") == prop:
             document = element.text
         if _tag(element) != "tuv":
             continue
-        lang = bcp47.try_parse(element.get(_XML_LANG) or element.get("lang") or "", default=None)
+        lang = _language(element.get(_XML_LANG) or element.get("lang"))
         segment = next((child for child in element if _tag(child) == "seg"), None)
-        if lang is not None and segment is not None:
+        if segment is not None:
             # of several variants of a language, the first
-            texts.setdefault(lang.lang, "".join(_pieces(segment)).strip())
-    return *(texts.get(lang.lang) for lang in langs), document
+            texts.setdefault(lang, "".join(_pieces(segment)).strip())
+    return *(texts.get(tag.lang) for tag in langs), document
 
 
 def _pieces(element):
