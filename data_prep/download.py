@@ -245,7 +245,7 @@ class Cache:
             write_json(progress, {"version": _version(response.headers), "bytes": total})
             bar.total, bar.n = total, start
             bar.refresh()
-            with open(part, "ab" if start else "wb") as out:
+            with open(part, "ab" if start else "wb", buffering=0) as out:
                 try:
                     # as it is on the server, even where it claims to be compressed on the way
                     for chunk in response.raw.stream(CHUNK, decode_content=False):

@@ -6,8 +6,12 @@ Sentences: tatoeba.org (CC BY 2.0 FR).
 import gzip
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 
 import pytest
@@ -16,7 +20,7 @@ from data_prep import download, fetch
 from data_prep.catalogue import COLUMNS
 from data_prep.files import read_lines, sha256
 from data_prep.manifest import read_manifest
-from tests.fixtures.bitext import read_side, run_module, write_side
+from tests.fixtures.bitext import ROOT, read_side, run_module, write_side
 from tests.fixtures.file_server import serving
 
 DE = ["Wie geht's?", "Gut.", "Es regnet.", "Ich weiß es nicht."]
@@ -63,19 +67,19 @@ class World:
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(download, "LONGEST_WAIT", 0)
     monkeypatch.setattr("data_prep.known_sets.ask_mtdata", None)
     monkeypatch.delenv("DAD_CORPORA", raising=False)
     with serving() as server:
         yield World(tmp_path, server)
 
 
-def moses(langs=("de", "en"), sides=(DE, EN)):
+def moses(licence=b"free"):
     """An archive as OPUS has them."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("LICENSE", "free")
-        for lang, lines in zip(langs, sides, strict=True):
+        archive.writestr("LICENSE", licence)
+        for lang, lines in (("de", DE), ("en", EN)):
             archive.writestr(f"X.de-en.{lang}", "".join(f"{line}\n" for line in lines))
     return file.getvalue()
 
@@ -92,13 +96,17 @@ def talks():
 @pytest.fixture
 def full(world):
     """The world with an OPUS set, talks, a set the other way round, and local dev and test."""
-    server = world.server
-    world.known("OPUS-x-v1-deu-eng", server.add("x/de-en.txt.zip", moses()), ext="zip",
-                in_paths=["*.de", "*.en"], in_ext="txt", cite=["tiedemann2012parallel"])  # fmt: skip
-    world.known("Neulab-t-1-eng-deu", server.add("t.tar.gz", talks()), ext="tar.gz", cols=[1, 2],
-                in_paths=["all_talks_train.tsv"], in_ext="tsv")  # fmt: skip
+    add = world.server.add
+    world.known(
+        "OPUS-x-v1-deu-eng", add("x/de-en.txt.zip", moses()), ext="zip",
+        in_paths=["*.de", "*.en"], in_ext="txt", cite=["tiedemann2012parallel"],
+    )  # fmt: skip
+    world.known(
+        "Neulab-t-1-eng-deu", add("t.tar.gz", talks()), ext="tar.gz", cols=[1, 2],
+        in_paths=["all_talks_train.tsv"], in_ext="tsv",
+    )  # fmt: skip
     table = "How are you?\tWie geht's?\nWell.\tGut.\n".encode()
-    world.known("Statmt-n-1-eng-deu", server.add("n.tsv.gz", gzip.compress(table)))
+    world.known("Statmt-n-1-eng-deu", add("n.tsv.gz", gzip.compress(table)))
     world.row("dev", "file:dev.{lang}", role="dev")
     world.row("talks", "mtdata:Neulab-t-1-eng-deu?document=1&detokenise=moses")
     world.row("opus", "mtdata:OPUS-x-v1-deu-eng", notes="noisy")
@@ -326,10 +334,41 @@ def test_references_can_be_printed(full, capsys):
     assert "@inproceedings{tiedemann2012parallel" in capsys.readouterr().out
 
 
+# -- as a process ----------------------------------------------------------------------------
+
+
+def command_of(world, out):
+    return [sys.executable, "-m", "data_prep.fetch", "--out", str(out), "--domain", "medical",
+            "--catalogue", str(world.catalogue), "--cache", str(world.cache)]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stop_in_mid_file_leaves_no_folder_and_the_next_run_goes_on(full, how):
+    name = "/x/de-en.txt.zip"
+    full.server.add(name[1:], moses(licence=os.urandom(300_000)), faults=[("stall", 200_000)])
+    out = full.folder / "out"
+    child = subprocess.Popen(command_of(full, out), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        parts = []
+        while not (parts and parts[0].stat().st_size) and child.poll() is None:
+            time.sleep(0.01)
+            parts = list(full.cache.glob("*/*-de-en.txt.zip.part"))
+        child.send_signal(how)
+        said = child.communicate(timeout=60)[1]
+    finally:
+        child.kill()
+    expected = {signal.SIGINT: 130, signal.SIGTERM: 143}
+    assert child.returncode == expected.get(how, -9)
+    assert how not in expected or "run the same command again to go on" in said
+    assert not out.exists() and (how not in expected or not out.with_name("out.part").exists())
+    have = parts[0].stat().st_size
+    assert read_side(full.run("--domain", "medical") / "train.de")[2:6] == DE
+    assert ("GET", name, f"bytes={have}-") in full.server.requests
+
+
 def test_the_command_works_as_a_stage_of_a_recipe(full):
     out = full.folder / "stage"
-    stage = ["--out", out, "--", sys.executable, "-m", "data_prep.fetch", "--out", "{out}",
-             "--catalogue", full.catalogue, "--cache", full.cache, "--domain", "medical"]  # fmt: skip
+    stage = ["--out", out, "--", *command_of(full, "{out}")]
     made = run_module("data_prep.stage", *stage)
     assert made.returncode == 0, made.stderr
     assert len(read_side(out / "train.de")) == 8

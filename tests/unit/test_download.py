@@ -3,22 +3,16 @@
 import gzip
 import hashlib
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
 from data_prep import download
 from data_prep.download import Cache, sizes
 from data_prep.files import sha256
-from tests.fixtures.bitext import ROOT
 from tests.fixtures.file_server import serving
 
 DATA = b"PK\x03\x04" + os.urandom(300_000)
 NAME = "corpus.zip"
-WAIT = time.sleep  # the real one
 
 
 @pytest.fixture
@@ -146,25 +140,11 @@ def test_a_file_put_in_its_place_by_hand_is_taken_and_recorded(server, cache):
     assert server.requests == [] and cache.record(path)["sha256"] == sha256(path)
 
 
-def test_a_killed_download_goes_on(server, cache, tmp_path):
-    url = server.add(NAME, DATA, faults=[("cut", 100_000), *[503] * 9])  # then it waits
-    code = f"from data_prep.download import Cache; Cache({str(cache.folder)!r}).get({url!r}, '')"
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
-    part = cache.place(url, NAME)
-    part = part.with_name(part.name + ".part")
-    try:
-        for _ in range(1000):
-            if part.exists() and part.stat().st_size:
-                break
-            WAIT(0.005)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    have = part.stat().st_size
-    assert 0 < have < len(DATA)
-    server.faults[f"/{NAME}"] = []
-    assert cache.get(url, NAME).read_bytes() == DATA
-    assert server.asked()[-1] == f"bytes={have}-"
+def test_two_that_want_one_file_fetch_it_once(server, cache):
+    url = server.add(NAME, DATA)
+    got = dict(download._in_threads(lambda _: cache.get(url, NAME), ["one", "two"], jobs=2))
+    assert got == {"one": cache.place(url, NAME), "two": cache.place(url, NAME)}
+    assert len(server.requests) == 1
 
 
 # -- what is an error ----------------------------------------------------------------------
