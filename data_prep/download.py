@@ -105,20 +105,18 @@ class Cache:
         """
         paths, failures = {}, []
         for url, result in _in_threads(lambda url: self.get(url, files[url]), files, jobs):
-            if isinstance(result, (ValueError, OSError)):
+            if isinstance(result, (ValueError, FileNotFoundError)):
                 failures.append(str(result))
+            elif isinstance(result, OSError):  # the disk
+                failures.append(f"{url}: {result}")
             elif isinstance(result, BaseException):
                 raise result
             else:
                 paths[url] = result
         if failures:
-            raise ValueError(
-                "\n".join(
-                    failures
-                    if len(failures) == len(files) == 1
-                    else [f"{len(failures)} of {len(files)} files were not fetched:", *failures]
-                )
-            )
+            if len(files) > 1:
+                failures.insert(0, f"{len(failures)} of {len(files)} files were not fetched:")
+            raise ValueError("\n".join(failures))
         return paths
 
     def record(self, path):
@@ -251,7 +249,7 @@ class Cache:
                     for chunk in response.raw.stream(CHUNK, decode_content=False):
                         out.write(chunk)
                         bar.update(len(chunk))
-                except (urllib3.exceptions.HTTPError, OSError) as error:
+                except urllib3.exceptions.HTTPError as error:
                     raise _Passing(_reason(error)) from None
         if total is not None and _size(part) < total:
             raise _Passing(f"the connection ended after {_size(part):,} of {total:,} bytes")

@@ -427,8 +427,8 @@ def _bytes(number):
     return "size unknown" if number is None else tqdm.format_sizeof(number, "B", 1024)
 
 
-def summary(counts):
-    """One line for each set."""
+def summary(sets, counts):
+    """One line for each set, and what to do next where dev or test is missing."""
     for name, count in counts.items():
         notes = [
             f"{count[key]:,} {key.replace('_', ' ')}"
@@ -436,6 +436,9 @@ def summary(counts):
             if count[key]
         ]
         yield f"{name}: {count['pairs']:,} pairs" + (f" ({', '.join(notes)})" if notes else "")
+    missing = [role for role in ROLES if role not in {item.row.role for item in sets}]
+    if missing and "train" not in missing:
+        yield f"no {' and no '.join(missing)} set: `python -m data_prep.split` takes it out of train"
 
 
 def main():
@@ -490,12 +493,12 @@ def _main(argv=None):
     elif "dry_run" in args:
         print(preview(sets, cache))
     else:
+        sets = without_absent(sets, ids)
         counts = fetch(
-            without_absent(sets, ids), langs, args["out"], cache, jobs=args["jobs"],
-            limit=args.get("limit"), compress=args.get("compress"),
-            catalogues=[row.catalogue for row in rows],
+            sets, langs, args["out"], cache, jobs=args["jobs"], limit=args.get("limit"),
+            compress=args.get("compress"), catalogues=[row.catalogue for row in rows],
         )  # fmt: skip
-        print("\n".join(summary(counts)), file=sys.stderr)
+        print("\n".join(summary(sets, counts)), file=sys.stderr)
 
 
 def _langs_of(rows, pair):

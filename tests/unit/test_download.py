@@ -201,6 +201,18 @@ def test_a_server_that_is_not_there_is_an_error_that_says_where_to_put_the_file(
         cache.get(url, NAME)
 
 
+def test_a_full_disk_is_an_error_at_once(server, cache, monkeypatch):
+    url = server.add(NAME, DATA)
+    to_full = {"wb": lambda path, mode, buffering=-1: open("/dev/full", mode, buffering)}
+    monkeypatch.setattr(
+        download, "open", lambda path, mode, **options: to_full.get(mode, open)(path, mode),
+        raising=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=f"{url}: .*No space left"):
+        cache.get_all({url: ""}, jobs=1)
+    assert len(server.requests) == 1
+
+
 def test_an_address_that_is_none_is_an_error(cache):
     with pytest.raises(ValueError, match="nohost"):
         cache.get("ftp://nohost/a.zip", "a.zip")
