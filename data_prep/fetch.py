@@ -438,7 +438,7 @@ def summary(sets, counts):
         yield f"{name}: {count['pairs']:,} pairs" + (f" ({', '.join(notes)})" if notes else "")
     missing = [role for role in ROLES if role not in {item.row.role for item in sets}]
     if missing and "train" not in missing:
-        yield f"no {' and no '.join(missing)} set: `python -m data_prep.split` takes it out of train"
+        yield f"no {' and no '.join(missing)} set: `python -m data_prep.split` takes it from train"
 
 
 def main():
