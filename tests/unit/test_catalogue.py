@@ -66,10 +66,10 @@ def test_a_row_is_read_with_its_settings(write):
 
 def test_notes_empty_lines_and_other_columns_are_allowed(tmp_path):
     path = tmp_path / "mine.tsv"
-    lines = ["mood\t" + "\t".join(COLUMNS) + "\tnotes", "", "\t".join(["good", *ROW.values(), "n"])]
+    lines = ["mood\t" + "\t".join(COLUMNS) + "\tnotes", "", "\t".join(["good", *ROW.values(), '"n'])]
     path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
     (row,) = read_catalogue(path)
-    assert row.id == "a" and row.notes == "n"
+    assert row.id == "a" and row.notes == '"n'
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ def test_mtdata_is_asked_once_for_what_is_not_shipped(tmp_path, monkeypatch):
     ours = "OPUS-emea-v3-deu-eng"
     for name in ("X-one-1-deu-eng", "X-two-1-deu-eng"):
         for _ in range(2):
-            found = find_sets([ours, name], tmp_path)
+            found = find_sets([ours, name], tmp_path / "new")
             assert list(found) == [ours, name] and str(found[name].did) == name
     assert asked == [["X-one-1-deu-eng"], ["X-two-1-deu-eng"]]
-    assert find_sets(["X-one-1-deu-eng"], tmp_path)["X-one-1-deu-eng"].ext == "tsv.gz"
+    assert find_sets(["X-one-1-deu-eng"], tmp_path / "new")["X-one-1-deu-eng"].ext == "tsv.gz"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import tarfile
+import tracemalloc
 import zipfile
 
 import pytest
@@ -15,6 +16,7 @@ from backports import zstd
 
 from data_prep.catalogue import Row
 from data_prep.fetch import resolve
+from data_prep.known_sets import find_sets
 from data_prep.parallel_files import Damaged, kind_of, read_pairs
 
 DE = ["Wie geht's?", "Ich\u2028weiß\rnicht.", "", "Guten Tag!"]
@@ -167,6 +169,13 @@ def test_a_header_that_names_the_languages_is_no_pair(read):
     assert len(read("b.tsv", {"b.tsv": "de\tja\n".encode()})) == 1
 
 
+def test_documents_that_mtdata_names_are_known(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"eins\tone\tep-1\nzwei\ttwo\t\n")
+    entry = find_sets(["Statmt-europarl-10-deu-eng"], tmp_path)["Statmt-europarl-10-deu-eng"]
+    pairs = list(read_pairs([tmp_path / "a.tsv"], entry))
+    assert pairs == [("eins", "one", "ep-1"), ("zwei", "two", None)]
+
+
 @pytest.mark.parametrize("null", ["", "__NULL__", "_ _ NULL _ _"])
 def test_a_missing_translation_is_none(read, null):
     assert read("a.tsv", {"a.tsv": f"eins\t{null}\n{null}\ttwo\n".encode()}) == [
@@ -199,12 +208,13 @@ def test_units_of_a_tmx_file_are_pairs_whatever_comes_first(read, encoding):
 
 
 def test_text_after_and_inside_inline_elements_is_kept_and_codes_are_not(read):
-    data = tmx(unit("Ein <bpt i='1'>{\\b </bpt><hi>fettes</hi><ept i='1'>}</ept> Wort.", "A &lt;"))
+    text = "Ein <bpt i='1'>{\\b </bpt><hi>fet<hi>t</hi>es</hi><ept i='1'>}</ept> Wort. "
+    data = tmx(unit(text, "A &lt;"))
     assert read("a.tmx", {"a.tmx": data}) == [("Ein fettes Wort.", "A <", None)]
 
 
 def test_documents_of_a_tmx_file_are_named_by_a_prop(read):
-    prop = "<prop type='date'>2010</prop><prop type='doc'>WO1</prop>"
+    prop = "<prop type='doc'>WO1</prop><prop type='date'>2010</prop>"
     data = tmx(unit("a", "b", before=prop), unit("c", "d"))
     assert read("a.tmx?document=doc", {"a.tmx": data}) == [("a", "b", "WO1"), ("c", "d", None)]
     assert read("a.tmx", {"a.tmx": data})[0] == ("a", "b", None)
@@ -221,11 +231,26 @@ def test_of_two_variants_of_a_language_the_first_counts(read):
     assert read("a.tmx", {"a.tmx": data}) == [("Farbe", "colour", None)]
 
 
-def test_a_tmx_file_may_name_its_space_and_be_packed(read):
+def test_a_tmx_file_may_be_of_an_older_version_and_packed(read):
     data = tmx(unit("a", "b")).replace(b'<tmx version="1.4"', b'<tmx xmlns="http://x" version="1"')
+    data = data.replace(b"xml:lang", b"lang")  # as in TMX 1.1
     assert read("a.tmx.gz", {"a.tmx.gz": gzip.compress(data)}) == [("a", "b", None)]
     archive = packed("a.zip", {"d/a.tmx": data})
     assert read("a.zip?member=*.tmx", {"a.zip": archive}) == [("a", "b", None)]
+
+
+def test_units_that_were_read_are_not_kept(tmp_path):
+    (tmp_path / "a.tmx").write_bytes(tmx(*[unit("ein Wort", "a word")] * 1000))
+    row = Row("a", "de-en", "d", "train", "file:a.tmx", "", "", catalogue=tmp_path / "c.tsv")
+    (item,) = resolve([row], tmp_path)
+    pairs = read_pairs(item.files, item.entry)
+    next(pairs)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in pairs) == 999
+        assert tracemalloc.get_traced_memory()[1] < 300_000  # bytes; all units are over a million
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_tmx_file_that_ends_too_early_is_an_error(read):
