@@ -66,8 +66,8 @@ def test_a_row_is_read_with_its_settings(write):
 
 def test_notes_empty_lines_and_other_columns_are_allowed(tmp_path):
     path = tmp_path / "mine.tsv"
-    lines = ["mood\t" + "\t".join(COLUMNS) + "\tnotes", "", "\t".join(["good", *ROW.values(), '"n'])]
-    path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+    header, row = ["mood", *COLUMNS, "notes"], ["good", *ROW.values(), '"n']
+    path.write_text("\ufeff" + "\n\n".join(map("\t".join, (header, row))), encoding="utf-8")
     (row,) = read_catalogue(path)
     assert row.id == "a" and row.notes == '"n'
 
