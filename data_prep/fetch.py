@@ -22,8 +22,8 @@ downloaded once. After a stop, the same command goes on where it stopped. On a m
 network, copy the files to the places that --dry-run shows.
 
 Your own files: write a catalogue (TSV with the columns id, pair, domain, role, source, licence,
-citation; `pydoc data_prep.catalogue` explains sources) and name it with --catalogue. Add
---catalogue built-in to have ours too.
+citation; `python -m pydoc data_prep.catalogue` explains sources) and name it with --catalogue.
+Add --catalogue built-in to have ours too.
 
 Licensed corpora: COPPA (patents, from WIPO) cannot be downloaded. With your own copy, set
 DAD_CORPORA to a folder and put the TMX files into its folder coppa, one for each pair:

@@ -20,7 +20,7 @@ from data_prep import download, fetch
 from data_prep.catalogue import COLUMNS
 from data_prep.files import read_lines, sha256
 from data_prep.manifest import read_manifest
-from tests.fixtures.bitext import ROOT, read_side, run_module, write_side
+from tests.fixtures.bitext import ROOT, read_side, write_side
 from tests.fixtures.file_server import serving
 
 DE = ["Wie geht's?", "Gut.", "Es regnet.", "Ich weiß es nicht."]
@@ -52,9 +52,9 @@ class World:
         with open(self.cache / "known_sets.jsonl", "a", encoding="utf-8") as out:
             out.write(json.dumps({"did": did, "url": url, **about}) + "\n")
 
-    def run(self, *words, code=0):
+    def run(self, *words, code=0, out="out"):
         """Run the command with this catalogue and cache; the raw folder."""
-        out = self.folder / "out"
+        out = self.folder / out
         what = [] if {"--dry-run", "--list", "--cite"} & set(words) else ["--out", str(out)]
         with pytest.raises(SystemExit) as end:
             fetch.command.run(
@@ -102,13 +102,14 @@ def full(world):
         in_paths=["*.de", "*.en"], in_ext="txt", cite=["tiedemann2012parallel"],
     )  # fmt: skip
     world.known(
-        "Neulab-t-1-eng-deu", add("t.tar.gz", talks()), ext="tar.gz", cols=[1, 2],
+        "Neulab-t-1-eng-deu", add("t.tar.gz", talks()), ext="tar.gz", cols=[1, 9],
         in_paths=["all_talks_train.tsv"], in_ext="tsv",
     )  # fmt: skip
     table = "How are you?\tWie geht's?\nWell.\tGut.\n".encode()
     world.known("Statmt-n-1-eng-deu", add("n.tsv.gz", gzip.compress(table)))
     world.row("dev", "file:dev.{lang}", role="dev")
-    world.row("talks", "mtdata:Neulab-t-1-eng-deu?document=1&detokenise=moses")
+    # the catalogue names other columns than mtdata, as for Chinese talks
+    world.row("talks", "mtdata:Neulab-t-1-eng-deu?de=3&en=2&document=1&detokenise=moses")
     world.row("opus", "mtdata:OPUS-x-v1-deu-eng", notes="noisy")
     world.row("news", "mtdata:Statmt-n-1-eng-deu")
     world.row("test", "file:test.{lang}.gz", role="test")
@@ -335,12 +336,7 @@ def test_references_can_be_printed(full, capsys):
     assert "@inproceedings{tiedemann2012parallel" in capsys.readouterr().out
 
 
-# -- as a process ----------------------------------------------------------------------------
-
-
-def command_of(world, out):
-    return [sys.executable, "-m", "data_prep.fetch", "--out", str(out), "--domain", "medical",
-            "--catalogue", str(world.catalogue), "--cache", str(world.cache)]  # fmt: skip
+# -- stops, stages ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -348,7 +344,11 @@ def test_a_stop_in_mid_file_leaves_no_folder_and_the_next_run_goes_on(full, how)
     name = "/x/de-en.txt.zip"
     full.server.add(name[1:], moses(licence=os.urandom(300_000)), faults=[("stall", 200_000)])
     out = full.folder / "out"
-    child = subprocess.Popen(command_of(full, out), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "data_prep.fetch", "--out", out, "--domain", "medical",
+         "--catalogue", full.catalogue, "--cache", full.cache],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     try:
         parts = []
         while not (parts and parts[0].stat().st_size) and child.poll() is None:
@@ -367,9 +367,14 @@ def test_a_stop_in_mid_file_leaves_no_folder_and_the_next_run_goes_on(full, how)
     assert ("GET", name, f"bytes={have}-") in full.server.requests
 
 
-def test_the_command_works_as_a_stage_of_a_recipe(full):
-    out = full.folder / "stage"
-    stage = ["--out", out, "--", *command_of(full, "{out}")]
-    made = run_module("data_prep.stage", *stage)
-    assert made.returncode == 0, made.stderr
-    assert len(read_side(out / "train.de")) == 8
+def test_the_folder_of_an_unfinished_stage_can_be_the_place(full):
+    out = full.run("--id", "opus", out="raw.part")  # what dad-stage puts for {out}
+    assert len(read_side(out / "train.de")) == 4
+
+
+def test_sets_that_need_another_package_are_refused(world, capsys):
+    world.known("Google-x-1-deu-eng", "https://huggingface.co/datasets/x", ext="hfds",
+                in_paths=["x"], in_ext="hfds")  # fmt: skip
+    world.row("hub", "mtdata:Google-x-1-deu-eng")
+    world.run("--id", "hub", code=1)
+    assert "hub: Google-x-1-deu-eng comes through the package datasets" in capsys.readouterr().err

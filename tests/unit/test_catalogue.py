@@ -173,7 +173,8 @@ def test_mtdata_is_asked_once_for_what_is_not_shipped(tmp_path, monkeypatch):
         ("file:a.doc", "two text files have {lang} in their name; else it is a .tsv, .csv or .tmx"),
         ("file:a.txt", "two text files have {lang}"),
         ("file:a.zip", "an archive needs member="),
-        ("file:a.tmx?member=b", "member= is for archives"),
+        ("file:a.{lang}.zip", "an archive needs member="),
+        ("file:a.tmx?member=b.tmx", "member= is for archives"),
         ("file:a.tsv?document=name", "document= is the number of a column, not 'name'"),
     ],
 )
