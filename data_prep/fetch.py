@@ -291,7 +291,9 @@ def _write_split(sets, role, langs, folder, suffix, limit, cache):
                 count["in_documents"] += bool(document)
             if not count["pairs"]:
                 raise ValueError(
-                    f"{item.row.id} holds no pair; look at {', '.join(map(str, item.files))}"
+                    f"{item.row.id} holds no pair ({count['without_translation']:,} without "
+                    f"translation); look at {', '.join(map(str, item.files))} and at its "
+                    f"languages or columns in the catalogue"
                 )
     if role != "train" or not any(count["in_documents"] for count in counts.values()):
         (folder / (names[-1] + suffix)).unlink()

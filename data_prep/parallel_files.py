@@ -92,31 +92,38 @@ def _in_step(readers, sources):
 
 def _records(source, kind, entry):
     """Records of one file: texts, or for kinds with both languages (text, text, document)."""
-    number = 0
+    from mtdata.parser import Parser
+
     try:
         with _damage_named(source.path):
             if "tmx" in kind:
-                records = _read_tmx(source, entry.did.langs, (entry.meta or {}).get("prop"))
-            else:
-                from mtdata.parser import Parser
-
-                records = Parser([source], ext=kind, ent=entry).read_segs(show_pbar=False)
-            for number, record in enumerate(records, start=1):
-                yield record if isinstance(record, str) else _with_document(*record)
-    except IndexError:
-        raise ValueError(
-            f"{source.name}, row {number + 1}: too few columns, {max(entry.cols or (0, 1)) + 1} "
-            f"expected, separated by tabs"
-        ) from None
+                yield from _read_tmx(source, entry.did.langs, (entry.meta or {}).get("prop"))
+                return
+            parser = Parser([source], ext=kind, ent=entry)
+            if "tsv" in kind:
+                yield from _read_table(parser.read_tsv(source), entry)
+                return
+            for record in parser.read_segs(show_pbar=False):
+                if isinstance(record, str):
+                    yield record
+                else:
+                    first, second, *about = record
+                    yield first, second, about[0].get("document") if about else None
     except ElementTree.ParseError as error:
         raise ValueError(f"{source.name} is not well-formed XML: {error}") from None
 
 
-def _with_document(first, second, about=None):
-    # mtdata gives a dictionary of further columns, our reader of TMX the document's name
-    if isinstance(about, dict):
-        about = about.get("document") or about.get("doc_id")
-    return first, second, about
+def _read_table(rows, entry):
+    """(text, text, document) of each row; None for a cell that is not there."""
+    fields = (entry.meta or {}).get("fields", {})
+    columns = (*(entry.cols or (0, 1)), fields.get("document", fields.get("doc_id")))
+    for row in rows:
+        # mtdata would stop at a row that is too short
+        first, second, document = (
+            row[column] if column is not None and column < len(row) else None
+            for column in columns
+        )
+        yield first, second, document or None
 
 
 def _is_header(first, second, entry):

@@ -252,7 +252,7 @@ def test_a_set_without_pairs_is_an_error(world, capsys):
         write_side(world.folder / f"a.{lang}", [])
     world.row("empty", "file:a.{lang}")
     world.run("--id", "empty", code=1)
-    assert "empty holds no pair; look at" in capsys.readouterr().err
+    assert "empty holds no pair (0 without translation); look at" in capsys.readouterr().err
 
 
 def test_a_missing_file_of_yours_is_an_error(world, capsys):
@@ -282,6 +282,25 @@ def test_licensed_corpora_are_left_out_where_they_are_not_there(world, capsys, m
     monkeypatch.setenv("DAD_CORPORA", str(corpora))
     out.rename(world.folder / "before")
     assert read_side(world.run("--domain", "medical") / "train.de") == ["Düse", *DE]
+
+
+def test_our_catalogue_says_where_licensed_corpora_go(world, capsys):
+    world.row("other", "file:a.tmx")
+    world.run("--catalogue", "built-in", "--id", "ru-en/coppa", code=1)
+    error = capsys.readouterr().err
+    assert "$DAD_CORPORA/coppa/ru-en.tmx is missing (licensed: put the TMX in $DAD_CO" in error
+
+
+def test_sets_of_a_mirror_on_this_machine_are_read_where_they_are(world):
+    path = world.folder / "n.tsv.gz"
+    path.write_bytes(gzip.compress("How are you?\tWie geht's?\n".encode()))
+    world.known("Statmt-n-1-eng-deu", path.as_uri())
+    world.row("news", "mtdata:Statmt-n-1-eng-deu")
+    out = world.run("--id", "news")
+    assert read_side(out / "train.de") == DE[:1]
+    manifest = read_manifest(out)
+    assert manifest["inputs"][str(path)] == sha256(path)
+    assert manifest["settings"]["downloads"] == {}
 
 
 @pytest.mark.parametrize(

@@ -183,18 +183,20 @@ def test_a_missing_translation_is_none(read, null):
     ]  # fmt: skip
 
 
-def test_a_row_with_too_few_columns_is_an_error_that_names_it(read, tmp_path):
-    with pytest.raises(ValueError, match=r"a.tsv, row 2: too few columns, 2 expected"):
-        read("a.tsv", {"a.tsv": b"eins\tone\nzwei\n"})
+def test_a_row_with_too_few_columns_has_no_translation_and_shifts_nothing(read):
+    assert read("a.tsv?de=1&en=2&document=3", {"a.tsv": b"eins\tone\nzwei\n\ndrei\tthree\tx\n"}) \
+        == [("eins", "one", None), ("zwei", None, None), (None, None, None),
+            ("drei", "three", "x")]  # fmt: skip
     archive = packed("a.zip", {"in.tsv": b"eins\tone\n"})
-    with pytest.raises(ValueError, match=r"a.zip: in.tsv, row 1: too few columns, 5 expected"):
-        read("a.zip?member=in.tsv&de=1&en=5", {"a.zip": archive})
+    assert read("a.zip?member=in.tsv&de=5&en=2", {"a.zip": archive}) == [(None, "one", None)]
 
 
 def test_tables_in_archives_may_hold_commas_and_line_feeds(read):
-    table = b'de,en\n"Ja, klar\nheute",Yes\n'
+    table = b'de,en,talk\n"Ja, klar\nheute",Yes,t1\n'
     archive = packed("a.zip", {"in.csv": table})
-    assert read("a.zip?member=in.csv", {"a.zip": archive}) == [("Ja, klar\nheute", "Yes", None)]
+    pair = ("Ja, klar\nheute", "Yes")
+    assert read("a.zip?member=in.csv", {"a.zip": archive}) == [(*pair, None)]
+    assert read("a.zip?member=in.csv&document=3", {"a.zip": archive}) == [(*pair, "t1")]
 
 
 # -- TMX -----------------------------------------------------------------------------------
