@@ -4,12 +4,12 @@
   --dry-run  what would be fetched, its size, its licence, what is there already
   --out DIR  fetch it and write a raw folder, which `python -m data_prep.clean` reads
 
-A raw folder holds, for each of train, dev and test that the catalogue has,
+A raw folder holds, for train and as much of dev and test as the catalogue has,
 
   train.SRC, train.TGT    the pairs, one a line, sets in the order of the catalogue
   train.origin            for each line the id of its set
   train.documents         for each line the name of its document, empty where none is known;
-                          absent where no set of the corpus knows its documents
+                          absent where no set knows any
   licences.tsv            id, role, licence, citation, address and lines of each set
   references.bib          what the sets ask you to cite, as far as mtdata knows it
   manifest.json           what made it, with the SHA-256 of each file that was read
@@ -295,7 +295,7 @@ def _write_split(sets, role, langs, folder, suffix, limit, cache):
                     f"translation); look at {', '.join(map(str, item.files))} and at its "
                     f"languages or columns in the catalogue"
                 )
-    if role != "train" or not any(count["in_documents"] for count in counts.values()):
+    if not any(count["in_documents"] for count in counts.values()):
         (folder / (names[-1] + suffix)).unlink()
     return counts
 
@@ -415,7 +415,9 @@ def preview(sets, cache):
                 lines.append(f"  file      {path}, {size}")
     known = [size for size in asked.values() if size is not None]
     lines.append("")
-    if asked and not known:
+    if not asked:
+        lines.append("nothing to download")
+    elif not known:
         lines.append(f"{len(asked)} files to fetch; no server told a size, are you offline?")
     else:
         unknown = f" and {len(asked) - len(known)} of unknown size" if len(known) < len(asked) \

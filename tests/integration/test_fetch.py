@@ -335,6 +335,13 @@ def test_a_dry_run_tells_sizes_places_and_licences_and_fetches_nothing(full, cap
     assert shown.rstrip().splitlines()[-1].startswith("2 files to fetch: ")
 
 
+def test_a_dry_run_of_what_is_there_needs_no_server(full, capsys):
+    full.run("--id", "opus", "--id", "dev")
+    full.server.files.clear()
+    full.run("--id", "opus", "--id", "dev", "--dry-run")
+    assert capsys.readouterr().out.endswith("\nnothing to download\n")
+
+
 def test_a_dry_run_says_so_when_nothing_can_be_reached(full, capsys):
     full.server.files.clear()
     full.run("--domain", "medical", "--dry-run")
