@@ -107,6 +107,14 @@ def test_sgm_is_read_by_its_segments(read):
     assert read("a.{lang}.sgm", files) == [("de", "en", None), ("b & c", "b & c", None)]
 
 
+def test_the_xml_of_wmt_is_read_by_its_segments(read):
+    text = "<{0}><p><seg id='1'>{1}</seg></p></{0}>"
+    data = f"<dataset><doc>{text.format('src', 'eins')}{text.format('ref', 'one')}</doc></dataset>"
+    assert read("a.xml", {"a.xml": data.encode()}) == [("eins", "one", None)]
+    with pytest.raises(ValueError, match="a.xml is not well-formed XML"):
+        read("a.xml", {"a.xml": data[:-3].encode()})
+
+
 # -- archives ------------------------------------------------------------------------------
 
 
