@@ -181,6 +181,8 @@ def test_documents_and_held_out_sets_are_not_claimed_where_there_are_none(full, 
     out = full.run("--id", "opus", "--id", "dev")
     assert not (out / "train.documents").exists()
     assert "no test set: `python -m data_prep.split` takes it" in capsys.readouterr().err
+    full.run("--id", "dev", out="dev")  # nothing to take it from
+    assert "data_prep.split" not in capsys.readouterr().err
 
 
 def test_a_limit_takes_the_first_pairs_of_each_set(full):
