@@ -14,6 +14,11 @@ def words_of(text):
     return _WORDS.findall(text)
 
 
+def count_words(text):
+    """Number of ``words_of(text)``."""
+    return len(text.split()) if text.isascii() else len(words_of(text))
+
+
 def most_repeated(text):
     """(times, words) of the words that most often follow themselves at once in ``text``.
 
