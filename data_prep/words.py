@@ -5,6 +5,7 @@ import re
 from collections import Counter
 
 LONGEST_LOOP = 8  # words that are repeated together
+QUICKLY_SEARCHED = 1000  # characters
 
 # scripts without spaces: each character is a word
 _SPACELESS = (
@@ -67,13 +68,12 @@ def repeated_more(text, most, other):
 
 def _crowded(words, most):
     """Whether some word stands ``most`` + 1 times where the longest loop would have it."""
-    for word, times in Counter(words).most_common():
-        if times <= most:
-            return False
-        places = [place for place, one in enumerate(words) if one == word]
-        if any(last - first <= LONGEST_LOOP * most
-               for first, last in zip(places, places[most:], strict=False)):  # fmt: skip
+    places = {}
+    for place, word in enumerate(words):
+        before = places.setdefault(word, [])
+        if len(before) >= most and place - before[-most] <= LONGEST_LOOP * most:
             return True
+        before.append(place)
     return False
 
 
@@ -90,10 +90,11 @@ def copied_share(source, target, most, least):
     judged = [word for word in words if word.isalpha() or _LETTER.search(word)]
     if len(judged) < least:
         return None
-    # the quick answer for nearly all: too many stand nowhere in the source
+    # the quick answer for nearly all: too many stand nowhere in the source, not even in a word
+    known = source if len(source) < QUICKLY_SEARCHED else set(words_of(source))
     spare = len(judged) * (1 - most)
     for word in judged:
-        if word not in source:
+        if word not in known:
             spare -= 1
             if spare < 0:
                 return None

@@ -155,7 +155,7 @@ class Mojibake(SideFilter):
 
 _DIGITS = re.compile(r"\d+")
 _NOT_DIGITS = re.compile(r"\D+")
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:[ .,'’]\d{3})+(?!\d)")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:[ .,'’]\d{3}(?!\d))+")
 _DECIMAL = re.compile(r"\d+(?:[.,]\d+)*")
 _HAN_NUMBER = re.compile("[〇零一二两兩三四五六七八九十百千万萬亿億]")
 _TWELVE_HOURS = re.compile(r"\b[Pp]\.? ?[Mm]\b|下午|晚上|午后")

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import regex
 
-from data_prep.cleaning.kinds import Repair
+from data_prep.cleaning.kinds import ROUNDS, Repair
 from data_prep.files import one_line
 from data_prep.named_steps import option
 
@@ -171,7 +171,6 @@ _SUBTITLE_CODE = re.compile(
     r"\{\\(?:an?[0-9]+|[ibus][01]|(?:pos|move|fade?|fr[xyz]?|fs|fn|[1-4]?c|bord|shad)[^{}\s]*)\}"
 )
 TAGS = ("strip", "keep")
-ROUNDS = 50  # what is unescaped or stripped may leave an entity or a tag
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ class Html(Repair):
         ]  # fmt: skip
 
     def _repaired(self, text):
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS):  # what is unescaped or stripped may leave an entity or a tag
             before = text
             text = _ENTITY.sub(_character, _ESCAPED_AGAIN.sub("&", text))
             if self.tags == "strip":
