@@ -213,7 +213,9 @@ def test_the_expected_ratio_is_the_median_whatever_the_counts_are_given_by():
     assert step.settle([math.log(2), math.log(0.5), math.log(3)], [1, 5, 1]) == 0.5
     assert step.settle([math.log(2), math.nan, math.log(3)], np.array([2, 9, 3])) == 3.0
     assert step.settle([]) == step.settle([math.nan]) == 1.0
-    assert parse("length-ratio:expected=2.5").settle(values) == 2.5
+    given = parse("length-ratio:expected=2.5")
+    assert given.settle(values) == given.settled() == 2.5
+    assert step.settled() is None
     assert step.account(0.5) == {"expected_ratio": 0.5}
     assert parse("word-ratio").measure(["a b"], ["一二三四"]) == pytest.approx([math.log(2)])
 
