@@ -55,8 +55,8 @@ GOOD = {
         ("佢好失望，因为冇人请佢去。", "He was disappointed at not being invited."),
         ("中国的一项研究发现，5%的患者需送往重症监护室，"
          "2.3%的患者需机械通气，1.4%的患者将因此致死。",
-         "One study in China found 5% were admitted to intensive care units, 2.3% needed mechanical "
-         "support of ventilation, and 1.4% died."),
+         "One study in China found 5% were admitted to intensive care units, 2.3% needed "
+         "mechanical support of ventilation, and 1.4% died."),
         ("这座城市海拔1600米。", "This city is 1,600 meters above sea level."),
     ],
 }  # fmt: skip
