@@ -111,8 +111,11 @@ class Controls(Repair):
     name: ClassVar[str] = "controls"
 
     def repair(self, texts, lang):
-        # none of these can be printed
-        return [text if text.isprintable() else self._repaired(text) for text in texts]
+        # none of these can be printed, but for the mark of a picture
+        return [
+            text if text.isprintable() and "\ufffc" not in text else self._repaired(text)
+            for text in texts
+        ]
 
     def _repaired(self, text):
         text = _SPACED_RUN.sub(" ", text)
