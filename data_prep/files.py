@@ -190,6 +190,10 @@ _SEPARATORS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 def one_line(text):
     """``text`` in NFC with single spaces and no other white space or control characters."""
+    # what can be printed has no white space but spaces, and no control characters
+    if (text.isprintable() and "  " not in text and unicodedata.is_normalized("NFC", text)
+            and not text.startswith(" ") and not text.endswith(" ")):  # fmt: skip
+        return text
     return _SEPARATORS.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
 
 
