@@ -45,9 +45,9 @@ from data_prep.command import parser, run
 from data_prep.files import write_whole, write_whole_folder
 from data_prep.manifest import write_json, write_manifest
 from data_prep.named_steps import read_steps
-from data_prep.processes import in_processes
+from data_prep.processes import in_processes, usable_cores
+from data_prep.spool import Spool
 from fairseq_plugins.export.weights import add_checkpoint_flags
-from fairseq_plugins.generation.backends import usable_cores
 from fairseq_plugins.generation.nbest import is_nbest
 from fairseq_plugins.selection.ledger import Tally, make_ledger, table
 from fairseq_plugins.selection.mixing import (
@@ -60,7 +60,6 @@ from fairseq_plugins.selection.mixing import (
 )
 from fairseq_plugins.selection.records import decode_ledger, dropped_in_decoding, read_records
 from fairseq_plugins.selection.scores import signature
-from fairseq_plugins.selection.spool import Spool
 from fairseq_plugins.selection.steps import (
     Choice,
     Context,

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import regex
 
-from data_prep.clean import is_out_of_ratio
+from data_prep.cleaning.filters import is_out_of_ratio
 from data_prep.languages import INDISTINCT, identifier
 from data_prep.named_steps import NamedStep, by_name, option, parse_step, steps_help
 from data_prep.words import most_repeated, words_of
