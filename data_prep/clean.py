@@ -53,7 +53,7 @@ from data_prep.files import (
     write_whole_folder,
 )
 from data_prep.manifest import write_json, write_manifest
-from data_prep.overlap import HELD_OUT, find_split, held_out_places, leak_of
+from data_prep.overlap import HELD_OUT, HeldOut, find_split
 
 PROG = "data_prep.clean"
 EXAMPLES = 5
@@ -121,11 +121,11 @@ class Duplicates:
         return False
 
 
-def filters(places, expected_ratio, max_words, max_word_length, max_ratio):
+def filters(held_out, expected_ratio, max_words, max_word_length, max_ratio):
     """{reason: function of a repaired pair that says whether to drop it}, in order.
 
     Args:
-        places: held-out lines as from ``overlap.held_out_places``.
+        held_out: an ``overlap.HeldOut``.
         expected_ratio: target characters for each source character.
         max_words, max_word_length, max_ratio: limits; see the module's help.
     """
@@ -137,7 +137,7 @@ def filters(places, expected_ratio, max_words, max_word_length, max_ratio):
             is_out_of_ratio, expected_ratio=expected_ratio, max_ratio=max_ratio
         ),
         "duplicate": Duplicates(),
-        "held-out overlap": lambda src, tgt: leak_of(src, tgt, places) is not None,
+        "held-out overlap": lambda src, tgt: held_out.leaks([src], [tgt]) != [None],
     }
 
 
@@ -292,10 +292,10 @@ def clean(text, langs, out, *, held_out=(), max_words=200, max_word_length=100, 
             for path, lang in zip(paths[split], langs, strict=True):
                 copy_text(path, part / f"{split}.{lang}")
         folders = {Path(folder).resolve(): folder for folder in (*held_out, text)}
-        places = held_out_places(folders.values(), langs)
+        guard = HeldOut.read(folders.values(), langs)
         pairs, median_ratio = survey(*paths["train"])
         steps = filters(
-            places, expected_ratio or median_ratio, max_words, max_word_length, max_ratio
+            guard, expected_ratio or median_ratio, max_words, max_word_length, max_ratio
         )
         ledger = clean_train(
             paths["train"], [part / f"train.{lang}" for lang in langs], part / "train.lines",

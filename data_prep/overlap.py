@@ -23,16 +23,20 @@ import argparse
 import re
 import sys
 import unicodedata
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from data_prep import command
 from data_prep.files import find_text, one_line, read_bitext, write_whole_folder
 from data_prep.manifest import write_json
+from data_prep.near_duplicates import NearIndex, plain_words
 
 PROG = "data_prep.overlap"
 HELD_OUT = ("dev", "test")
 EXAMPLES = 5
+NEAR_THRESHOLD = 0.8  # Jaccard similarity of the words
+NEAR_WORDS = 4  # shorter lines are compared exactly alone
 
 _NEITHER_LETTER_NOR_DIGIT = re.compile(r"[\W_]+")
 
@@ -66,46 +70,104 @@ def find_split(folder, split, langs):
     return paths
 
 
-def held_out_places(folders, langs):
-    """Where each line of the dev and test sets of some folders stands.
+class Leak(NamedTuple):
+    """What a training pair shares with a held-out one."""
 
-    Returns:
-        two dictionaries, source and target side: ``match_key`` to "FILE:LINE".
+    side: int  # 0: source, 1: target
+    place: str  # "FILE:LINE" of the held-out line
+    kind: str  # "exact" or "near"
+    similarity: float  # Jaccard similarity of the words; 1.0 where it is exact
+    text: str  # of the held-out line
 
-    Raises:
-        FileNotFoundError: a folder has neither dev nor test.
+
+class HeldOut:
+    """Dev and test sets of some folders, and whether a training pair repeats any of their lines.
+
+    It can be pickled; its size is that of these sets.
     """
-    places = ({}, {})
+
+    def __init__(self, pairs, threshold=NEAR_THRESHOLD):
+        """Hold out some pairs.
+
+        Args:
+            pairs: ((place, text) of the source, (place, text) of the target) of each pair.
+            threshold: lowest similarity of near lines, above 0 to 1; None: exact ones alone.
+        """
+        self._lines = ([], [])  # (place, text) of each side's lines
+        self._exact = ({}, {})  # match key: number of the line
+        self._near = None
+        words = ([], [])
+        for pair in pairs:
+            for side, (place, text) in enumerate(pair):
+                if key := match_key(text):
+                    if key not in self._exact[side]:
+                        self._exact[side][key] = len(self._lines[side])
+                        self._lines[side].append((place, text))
+                        words[side].append(_judged_words(text))
+        if threshold is not None:
+            self._near = tuple(NearIndex(lines, threshold) for lines in words)
+
+    @classmethod
+    def read(cls, folders, langs, threshold=NEAR_THRESHOLD):
+        """Hold out the dev and test sets of some folders.
+
+        Raises:
+            FileNotFoundError: a folder has neither dev nor test.
+        """
+        return cls(_held_out_pairs(folders, langs), threshold)
+
+    def leaks(self, src, tgt):
+        """The ``Leak`` of each pair, or None.
+
+        Args:
+            src, tgt: lists of lines, equally long.
+        """
+        return [self._leak(*pair) for pair in zip(src, tgt, strict=True)]
+
+    def _leak(self, *pair):
+        for side, text in enumerate(pair):
+            number = self._exact[side].get(match_key(text))
+            if number is not None:
+                return Leak(side, self._lines[side][number][0], "exact", 1.0,
+                            self._lines[side][number][1])  # fmt: skip
+        if self._near is None:
+            return None
+        for side, text in enumerate(pair):
+            words = _judged_words(text)
+            if words and (found := self._near[side].nearest(words)):
+                similarity, number = found
+                place, text = self._lines[side][number]
+                return Leak(side, place, "near", similarity, text)
+        return None
+
+
+def _judged_words(text):
+    words = plain_words(text)
+    return words if len(set(words)) >= NEAR_WORDS else []
+
+
+def _held_out_pairs(folders, langs):
     for folder in folders:
         splits = [find_split(folder, split, langs) for split in HELD_OUT]
         if not any(splits):
             raise FileNotFoundError(f"{folder} has neither dev.{langs[0]} nor test.{langs[0]}")
         for paths in filter(None, splits):
             for number, *pair in read_bitext(*paths):
-                for side, text in enumerate(pair):
-                    if key := match_key(text):
-                        places[side].setdefault(key, f"{paths[side]}:{number}")
-    return places
+                yield [
+                    (f"{path}:{number}", text) for path, text in zip(paths, pair, strict=True)
+                ]
 
 
-def leak_of(src, tgt, places):
-    """(side, "FILE:LINE") of the held-out line that a pair repeats, side 0 or 1; else None."""
-    for side, text in enumerate((src, tgt)):
-        if place := places[side].get(match_key(text)):
-            return side, place
-    return None
-
-
-def training_leaks(folder, langs, places):
+def training_leaks(folder, langs, held_out):
     """Yield (FILE:LINE of the training line, its text, FILE:LINE held out) for every leak."""
     paths = find_split(folder, "train", langs)
     if paths is None:
         return
     progress = tqdm(read_bitext(*paths), desc=str(folder), unit=" pairs", unit_scale=True)
     for number, *pair in progress:
-        if leak := leak_of(*pair, places):
-            side, place = leak
-            yield f"{paths[side]}:{number}", pair[side], place
+        (leak,) = held_out.leaks([pair[0]], [pair[1]])
+        if leak:
+            yield f"{paths[leak.side]}:{number}", pair[leak.side], leak.place
 
 
 def shared_pairs(folder, langs):
@@ -139,11 +201,11 @@ def check(folders, langs):
             with_held_out.append(folder)
     if not with_held_out:
         raise FileNotFoundError("none of the folders has a dev or test set to check against")
-    places = held_out_places(with_held_out, langs)
+    held_out = HeldOut.read(with_held_out, langs)
     total = 0
     for folder in folders:
         total += _print_some(
-            training_leaks(folder, langs, places),
+            training_leaks(folder, langs, held_out),
             f"{folder}: {{count:,}} training pairs occur in dev or test",
         )
         _print_some(
