@@ -67,31 +67,26 @@ class NearDuplicate(Duplicate):
 # -- on disk -------------------------------------------------------------------------------
 
 
-class Repeats:
+class Repeats(contextlib.ExitStack):
     """Finds lines whose hash came before.
 
     Args:
         folder: for nameless files.
-        pairs: how many there are in the corpus, about.
+        pairs: how many there will be at most.
     """
 
     def __init__(self, folder, pairs):
-        self._lines = pairs + 1
+        super().__init__()
+        self._last = 0  # line
         self._size = min(MOST_BUCKETS, pairs // BUCKET_PAIRS + 1)
-        self._hashed = _Buckets(folder, HASHED, self._size)
-        self._repeated = _Buckets(folder, REPEATED, self._size)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._hashed.close()
-        self._repeated.close()
+        self._hashed = self.enter_context(_Buckets(folder, HASHED, self._size))
+        self._repeated = self.enter_context(_Buckets(folder, REPEATED, self._size))
 
     def add(self, lines, hashes):
         """Take the line numbers of some pairs, which rise from call to call, and their hashes."""
         entries = np.empty(len(lines), dtype=HASHED)
         entries["high"], entries["low"], entries["line"] = hashes[:, 0], hashes[:, 1], lines
+        self._last = int(lines[-1])
         self._hashed.add((hashes[:, 0] % np.uint64(self._size)).astype(np.int64), entries)
 
     def find(self):
@@ -108,7 +103,7 @@ class Repeats:
             repeated = np.empty(np.count_nonzero(again), dtype=REPEATED)
             repeated["line"] = entries["line"][again]
             repeated["first"] = entries["line"][first[again]]
-            self._repeated.add(repeated["line"] * self._size // self._lines, repeated)
+            self._repeated.add(repeated["line"] * self._size // (self._last + 1), repeated)
             count += len(repeated)
         return count
 
@@ -135,14 +130,14 @@ class Repeats:
         return up_to
 
 
-class _Buckets:
+class _Buckets(contextlib.ExitStack):
     """Entries of one type, put by number into nameless files."""
 
     def __init__(self, folder, dtype, size):
+        super().__init__()
         self._dtype = dtype
-        self._stack = contextlib.ExitStack()
         self._files = [
-            self._stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(size)
+            self.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(size)
         ]
 
     def add(self, numbers, entries):
@@ -161,10 +156,3 @@ class _Buckets:
                 file.seek(0)
                 yield np.frombuffer(file.read(), dtype=self._dtype)
 
-    def close(self):
-        self._stack.close()
-
-
-def repeats_why(first):
-    """What is said of a pair that repeats the one on line ``first``."""
-    return f"repeats line {first}"

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
+from data_prep.files import write_whole
+
 EXAMPLES = 5
 EXAMPLE_CHARACTERS = 200
 DROPPED = "dropped.tsv.gz"
@@ -51,19 +53,17 @@ class Tally:
         self.examples = [*self.examples, *other.examples][:EXAMPLES]
 
 
-def make_ledger(pairs, read, kept, repaired, steps, tallies):
+def make_ledger(pairs, outcome, steps):
     """The ledger as a dictionary, checked to account for every pair.
 
     Args:
         pairs: in the corpus.
-        read, kept: pairs that were taken from it, and that were written.
-        repaired: pairs that a repair changed.
+        outcome: ``engine.Outcome``.
         steps: description of each step, in order, and whether it is a repair.
-        tallies: ``Tally`` of each.
     """
     entries = []
-    reached = read
-    for (step, repairs), tally in zip(steps, tallies, strict=True):
+    reached = read = outcome.read
+    for (step, repairs), tally in zip(steps, outcome.tallies, strict=True):
         assert tally.read == reached, f"{tally.read} of {reached} pairs came to {step}"
         reached -= tally.dropped
         entry = {"step": step, "read": tally.read, **tally.notes}
@@ -75,12 +75,12 @@ def make_ledger(pairs, read, kept, repaired, steps, tallies):
             entries.append(
                 {**entry, "dropped": tally.dropped, "share": share, "examples": tally.examples}
             )
-    assert reached == kept, f"{kept} pairs were written and {reached} kept"
+    assert reached == outcome.kept, f"{outcome.kept} pairs were written and {reached} kept"
     return {
         "pairs_in_corpus": pairs,
         "read": read,
-        "kept": kept,
-        "repaired": repaired,
+        "kept": outcome.kept,
+        "repaired": outcome.repaired,
         "steps": entries,
     }
 
@@ -126,6 +126,12 @@ def _percent(pairs, ledger):
     return f"{100 * pairs / ledger['read']:.2f} %"
 
 
-def merge_dropped(files):
-    """Yield the entries of files of dropped lines, each in the order of the lines, in that order."""
-    return heapq.merge(*files, key=lambda entry: int(entry[: entry.index(b"\t")]))
+def write_dropped(path, files):
+    """Write the table of dropped lines from files of its rows, each in the order of the lines."""
+    for file in files:
+        file.seek(0)
+    with write_whole(path) as out:
+        out.write("\t".join(COLUMNS) + "\n")
+        out.flush()
+        rows = heapq.merge(*files, key=lambda row: int(row[: row.index(b"\t")]))
+        out.buffer.writelines(rows)

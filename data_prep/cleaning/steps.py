@@ -1,5 +1,6 @@
 """The cleaning steps by name, and those that a pair of languages gets by default."""
 
+from data_prep.cleaning.duplicates import Duplicate, NearDuplicate
 from data_prep.cleaning.filters import Empty, Length, LengthRatio
 from data_prep.cleaning.kinds import (
     CleaningStep,
@@ -20,6 +21,7 @@ __all__ = [
 STEPS = by_name(
     Whitespace,
     Empty, Length, LengthRatio,
+    Duplicate, NearDuplicate,
 )  # fmt: skip
 
 
@@ -30,7 +32,7 @@ def parse(text):
 
 def default_steps(src_lang, tgt_lang):
     """Descriptions of the steps that suit a pair of languages, in order."""
-    return ["whitespace", "empty", "length", "length-ratio"]
+    return ["whitespace", "empty", "length", "length-ratio", "duplicate"]
 
 
 def explain_steps():

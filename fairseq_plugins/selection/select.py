@@ -41,7 +41,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.command import parser, run
+from data_prep.command import bar_settings, parser, run
 from data_prep.files import write_whole, write_whole_folder
 from data_prep.manifest import write_json, write_manifest
 from data_prep.named_steps import read_steps
@@ -210,7 +210,7 @@ def _survey(read, source):
     """
     lines = with_reference = 0
     width = 1
-    for record in tqdm(read(), desc="checking", unit=" sentences", unit_scale=True, **_screen()):
+    for record in tqdm(read(), desc="checking", unit=" sentences", unit_scale=True, **bar_settings()):
         lines += 1
         width = max(width, len(record.candidates))
         with_reference += _has_reference(record)
@@ -376,16 +376,11 @@ def _counted(batches, lines, what):
     """The batches, shown by a bar that opens with the first: before, another one may run."""
     bar = None
     for batch in batches:
-        bar = bar or tqdm(total=lines, desc=what, unit=" sentences", unit_scale=True, **_screen())
+        bar = bar or tqdm(total=lines, desc=what, unit=" sentences", unit_scale=True, **bar_settings())
         yield batch
         bar.update(len(batch))
     if bar is not None:
         bar.close()
-
-
-def _screen():
-    on_screen = sys.stderr.isatty()
-    return {"mininterval": 0.5 if on_screen else 30, "dynamic_ncols": on_screen}
 
 
 def main():
