@@ -190,7 +190,7 @@ def test_dev_and_test_share_no_line_and_near_ones_neither(tmp_path):
         src, tgt = sentence(number % 20)
         pairs.append((f"{src} Und so geht es {number}.", sentence(1000 + number)[1]))
     raw = corpus(tmp_path / "raw", pairs)
-    with pytest.raises(ValueError, match=r"only 0 of 20 pairs for dev .*\\(\\d+ other set\\)"):
+    with pytest.raises(ValueError, match=r"only 0 of 20 pairs for dev .*\(\d+ other set\)"):
         run(raw)
     report = check([run(corpus(tmp_path / "other"))], LANGS)
     assert not report["leaks"] and not any(
