@@ -47,6 +47,7 @@ from tqdm import tqdm
 from data_prep import command
 from data_prep.cleaning.blocks import find_shards, read_blocks
 from data_prep.cleaning.engine import Decoded, Fitting, HeldOutOverlap, complete, run_steps
+from data_prep.cleaning.explain import explain
 from data_prep.cleaning.kinds import Repair
 from data_prep.cleaning.ledger import DROPPED, make_ledger, summary, table
 from data_prep.cleaning.steps import Context, default_steps, explain_steps, parse
@@ -226,6 +227,10 @@ def _main(argv=None):
     if args.list_steps:
         print(explain_steps())
         return
+    if args.explain:
+        for line in explain(args.out, args.explain, args.text):
+            print(line)
+        return
     langs = (args.source_lang, args.target_lang)
     if args.print_steps:
         print("\n".join(default_steps(*langs)))
@@ -248,27 +253,28 @@ def _arguments(argv):
     words = command.parser(__doc__, f"python -m {PROG}")
     given = {*(sys.argv[1:] if argv is None else argv)}
     alone = given & {"--list-steps", "--check-steps", "--explain"}
-    whole = {"required": not alone and "--print-steps" not in given, "default": argparse.SUPPRESS}
+    unset = {"default": argparse.SUPPRESS}
+    whole = {"required": not alone and "--print-steps" not in given, **unset}
     words.add_argument(
         "--in", dest="text", metavar="DIR", help="folder with train, dev and test", **whole
     )
-    langs = {"required": not alone, "default": None if alone else argparse.SUPPRESS}
+    langs = {"required": not alone, **unset}
     words.add_argument("--source-lang", metavar="SRC", help="for example de", **langs)
     words.add_argument("--target-lang", metavar="TGT", help="for example en", **langs)
     words.add_argument(
-        "--out", metavar="DIR", help="text folder to write", default=argparse.SUPPRESS,
+        "--out", metavar="DIR", help="text folder to write", **unset,
         required=whole["required"] or "--explain" in given,
     )  # fmt: skip
     words.add_argument(
-        "--held-out", metavar="DIR", action="append", default=[],
+        "--held-out", metavar="DIR", action="append", **unset,
         help="another folder whose dev and test lines must not be trained on; may be repeated",
     )  # fmt: skip
     words.add_argument(
-        "--step", action="append", default=[], metavar="NAME[:OPTION=VALUE,...]",
+        "--step", action="append", **unset, metavar="NAME[:OPTION=VALUE,...]",
         help="a step; may be repeated, the order counts; the default steps are left out then",
     )  # fmt: skip
     words.add_argument(
-        "--steps", action="append", default=[], metavar="FILE",
+        "--steps", action="append", **unset, metavar="FILE",
         help="steps from a file, one a line, # begins a remark; they come before --step",
     )  # fmt: skip
     words.add_argument("--print-steps", action="store_true",
@@ -277,22 +283,25 @@ def _arguments(argv):
     words.add_argument("--check-steps", action="store_true",
                        help="see whether the steps are right, and do no more")  # fmt: skip
     words.add_argument(
-        "--explain", type=int, nargs="+", metavar="N", default=argparse.SUPPRESS,
+        "--explain", type=int, nargs="+", metavar="N", **unset,
         help="tell what became of these lines of the input of a finished --out",
     )  # fmt: skip
     words.add_argument(
-        "--lines", type=int, metavar="N", default=None,
+        "--lines", type=int, metavar="N", **unset,
         help="take only N training pairs, evenly spread over the corpus, for a trial",
     )  # fmt: skip
     words.add_argument("--max-line-bytes", type=int, default=MAX_LINE_BYTES, metavar="N",
                        help="longer lines are dropped")  # fmt: skip
-    words.add_argument("--workers", type=int, metavar="N",
+    words.add_argument("--workers", type=int, metavar="N", **unset,
                        help="processes; unset: one for each usable core")  # fmt: skip
     words.add_argument("--engine", choices=ENGINES, default="local",
                        help="work on this machine, or on a Ray cluster")  # fmt: skip
     words.add_argument("--address", default="auto",
                        help="of the Ray cluster: HOST:PORT, ray://HOST:PORT, auto or local")  # fmt: skip
-    return words.parse_args(argv)
+    return words.parse_args(argv, argparse.Namespace(
+        text=None, source_lang=None, target_lang=None, out=None, held_out=[], step=[], steps=[],
+        explain=[], lines=None, workers=None,
+    ))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import numpy as np
 import regex
 
 from data_prep.cleaning.filters import is_out_of_ratio
-from data_prep.languages import INDISTINCT, identifier
+from data_prep.cleaning.filters import is_out_of_ratio
+from data_prep.languages import accepted_codes, other_languages
 from data_prep.named_steps import NamedStep, by_name, option, parse_step, steps_help
 from data_prep.words import most_repeated, words_of
 from fairseq_plugins.selection.ledger import Tally
@@ -267,29 +268,20 @@ class Language(Filter):
     confidence: float = option(0.5, "least probability of the other language")
 
     def check(self, context):
-        known = identifier().labels
-        for code in self._accepted(context):
-            if code not in known:
-                raise ValueError(
-                    f"step language: py3langid does not know {code!r}; it knows "
-                    f"{', '.join(known)}. Say code=… for the nearest, or leave the step out"
-                )
+        try:
+            self._accepted(context)
+        except ValueError as error:
+            raise ValueError(
+                f"step language: {error}. Say code=… for the nearest, or leave the step out"
+            ) from None
         if not 0 <= self.confidence <= 1:
             self._refuse("confidence", self.confidence, "a share from 0 to 1")
 
     def _accepted(self, context):
-        code = self.code or context.tgt_lang
-        return [code, *INDISTINCT.get(code, ()), *(self.accept.split("+") if self.accept else ())]
+        return accepted_codes(self.code or context.tgt_lang, self.accept)
 
     def why(self, record, text, context):
-        letters = sum(len(letter.encode()) for letter in text if letter.isalpha())
-        if letters < self.min:
-            return None
-        found, probability = identifier().classify(text)
-        # zxx is what is no language: numbers, markup
-        if found in ("zxx", *self._accepted(context)) or probability < self.confidence:
-            return None
-        return f"{found}, probability {probability:.2f}"
+        return other_languages([text], self._accepted(context), self.min, self.confidence)[0]
 
 
 @dataclass(frozen=True)
