@@ -51,6 +51,7 @@ from data_prep.cleaning.explain import explain
 from data_prep.cleaning.kinds import Repair
 from data_prep.cleaning.ledger import DROPPED, make_ledger, summary, table
 from data_prep.cleaning.steps import Context, default_steps, explain_steps, parse
+from data_prep.cluster import on_cluster
 from data_prep.files import copy_text, find_text, read_bitext, write_whole_folder
 from data_prep.manifest import write_json, write_manifest
 from data_prep.named_steps import read_steps
@@ -111,9 +112,12 @@ def clean(
         steps = [Fitting(), Decoded(), *steps, overlap]
         pairs, blocks = survey(shards, max_line_bytes)
         read = min(lines or pairs, pairs)
-        workers = workers or usable_cores()
-        processes = max(1, min(workers, blocks // BLOCKS_FOR_A_PROCESS))
-        with _apply_by(engine, address, processes, scratch) as apply:
+        if engine == "ray":
+            crew = on_cluster(address, workers)
+        else:
+            workers = min(workers or usable_cores(), max(1, blocks // BLOCKS_FOR_A_PROCESS))
+            crew = in_processes(workers, PRELOAD, scratch)
+        with crew as apply:
             outcome = run_steps(
                 read_blocks(shards, max_line_bytes), pairs, steps, context,
                 [*(part / f"train.{lang}" for lang in langs), part / "train.lines",
@@ -186,11 +190,6 @@ def check_held_out(src_path, tgt_path):
     if not number:
         raise ValueError(f"{src_path} and {tgt_path} are empty; a held-out set needs text")
     return number
-
-
-def _apply_by(engine, address, processes, scratch):
-    if engine == "local":
-        return in_processes(processes, PRELOAD, scratch)
 
 
 def _find_held_out(folder, split, lang):
@@ -278,7 +277,7 @@ def _arguments(argv):
         help="steps from a file, one a line, # begins a remark; they come before --step",
     )  # fmt: skip
     words.add_argument("--print-steps", action="store_true",
-                       help="print the default steps of the two languages, as for --steps")  # fmt: skip
+                       help="print the default steps of the languages, as for --steps")  # fmt: skip
     words.add_argument("--list-steps", action="store_true", help="tell all steps and their options")
     words.add_argument("--check-steps", action="store_true",
                        help="see whether the steps are right, and do no more")  # fmt: skip
@@ -296,8 +295,10 @@ def _arguments(argv):
                        help="processes; unset: one for each usable core")  # fmt: skip
     words.add_argument("--engine", choices=ENGINES, default="local",
                        help="work on this machine, or on a Ray cluster")  # fmt: skip
-    words.add_argument("--address", default="auto",
-                       help="of the Ray cluster: HOST:PORT, ray://HOST:PORT, auto or local")  # fmt: skip
+    words.add_argument(
+        "--address", default="auto",
+        help="of the Ray cluster: HOST:PORT, ray://HOST:PORT, auto or local",
+    )  # fmt: skip
     return words.parse_args(argv, argparse.Namespace(
         text=None, source_lang=None, target_lang=None, out=None, held_out=[], step=[], steps=[],
         explain=[], lines=None, workers=None,

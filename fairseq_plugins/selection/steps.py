@@ -18,7 +18,6 @@ import numpy as np
 import regex
 
 from data_prep.cleaning.filters import is_out_of_ratio
-from data_prep.cleaning.filters import is_out_of_ratio
 from data_prep.languages import accepted_codes, other_languages
 from data_prep.named_steps import NamedStep, by_name, option, parse_step, steps_help
 from data_prep.words import most_repeated, words_of
