@@ -56,8 +56,8 @@ pairs = st.lists(st.tuples(lines, lines), min_size=1, max_size=12)
 raw_lines = st.one_of(
     lines.map(str.encode),
     st.binary(max_size=12).map(lambda data: data.replace(b"\n", b"")),
-    st.sampled_from([b"\xed\xa0\x80", b"s\xfc\xdf", b"\xef\xbb\xbfa", b"\0", b"z" * 900, b"\xff" * 900,
-                     b"\xc3", "ü".encode() * 250]),
+    st.sampled_from([b"\xed\xa0\x80", b"s\xfc\xdf", b"\xef\xbb\xbfa", b"\0", b"z" * 900,
+                     b"\xff" * 900, b"\xc3", "ü".encode() * 250]),
 )  # fmt: skip
 raw_pairs = st.lists(st.tuples(raw_lines, raw_lines), min_size=1, max_size=12)
 
@@ -440,7 +440,7 @@ def test_a_truncated_archive_is_named(tmp_path):
         ({"steps": ["length-ratio:max=1"]}, "step length-ratio: max is a factor above 1, not 1.0"),
         ({"steps": ["length-ratio:max=nan"]}, "step length-ratio: max is a number, not 'nan'"),
         ({"steps": ["length-ratio:expected=0"]}, "expected is a number above 0, not 0.0"),
-        ({"steps": ["duplicate:of=both"]}, "step duplicate: of is pair, source or target, not both"),
+        ({"steps": ["duplicate:of=both"]}, "duplicate: of is pair, source or target, not both"),
     ],
 )
 def test_an_option_out_of_range_is_refused_with_its_value(tmp_path, options, message):
@@ -486,10 +486,10 @@ def test_shards_are_one_corpus_in_the_order_of_their_names(fresh, suffix):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda raw: (raw / "train.b.en").unlink(), r"train\.b\.en is missing, beside .*train\.b\.de"),
-        (lambda raw: (raw / "train.b.de").unlink(), r"train\.b\.de is missing, beside .*train\.b\.en"),
+        (lambda raw: (raw / "train.b.en").unlink(), r"train\.b\.en is missing, beside .*b\.de"),
+        (lambda raw: (raw / "train.b.de").unlink(), r"train\.b\.de is missing, beside .*b\.en"),
         (lambda raw: write_side(raw / "train.de", ["x"]), r"train\.de and train\.a\.de exist"),
-        (lambda raw: write_side(raw / "train.en.gz", ["x"]), r"train\.en\.gz and train\.a\.en exist"),
+        (lambda raw: write_side(raw / "train.en.gz", ["x"]), r"train\.en\.gz and train\.a\.en ex"),
         (lambda raw: write_side(raw / "train.c.en.gz", ["x"]), r"train\.c\.en.* exist"),
         (lambda raw: write_side(raw / "train.c.en", ["x"]),
          r"train\.c\.de and .*train\.c\.en stop being parallel at line 2: .*c\.en has only 1 line"),
@@ -533,7 +533,8 @@ def explained(tmp_path):
         (2, ["line 2: dropped by empty: no source", "''", "'nothing'"]),
         (3, ["line 3: dropped by duplicate:of=pair: repeats line 1",
              "line 1, the first of its kind", r"'Viel\u2028Glück!'"]),
-        (4, ["line 4: dropped by held-out: source is ", "dev.de:1", "'Guten Morgen, Herr Müller!'"]),
+        (4, ["line 4: dropped by held-out: source is ", "dev.de:1",
+             "'Guten Morgen, Herr Müller!'"]),
         (5, ["line 5: kept, line 2 of train", "'Das bleibt.'", "'This stays.'"]),
         (6, ["line 6: kept, line 3 of train", r"'u\u0308ber'", "'über'"]),
         (len(EXPLAINED) + len(TRAIN) + 1,
@@ -583,7 +584,7 @@ def test_raw_files_may_move_but_not_change(tmp_path, fresh):
 def test_a_line_or_a_folder_that_is_not_there_is_named(explained, tmp_path):
     last = len(EXPLAINED) + len(TRAIN) + 1
     for number in (0, last + 1):
-        with pytest.raises(ValueError, match=f"--explain {number}: the corpus has lines 1 to {last}"):
+        with pytest.raises(ValueError, match=f"--explain {number}: .* has lines 1 to {last}"):
             explained(number)
     for folder in ("raw", "none"):
         with pytest.raises(FileNotFoundError, match="is not a folder that data_prep.clean has"):
