@@ -1,16 +1,72 @@
-"""Which language a text is in (py3langid)."""
+"""Which language a text is in (py3langid), and in which scripts a language is written."""
 
 import functools
 import unicodedata
 
 import numpy as np
+import regex
 
 # one written language under several names, or a small one that takes sentences from the large
 INDISTINCT = {"zh": ("yue", "wuu"), "en": ("pcm",)}
 NO_LANGUAGE = "zxx"  # what py3langid calls numbers and markup
 
+_LATIN = """
+    af an az bcl br bs ca crh cs cy da de en eo es et eu ext fi fo fr fuv fy ga gcf gcr gd gl gug
+    guw ha hr ht hu id ig is it jv kab kik la lb lg lij ln lt ltg lv mg ms mt nl nn no nso oc om
+    pcm pl pt qu ro rw se sk sl sn so sq st sv sw tk tl tr uz vec vi vo wa xh yo zu
+""".split()
+_CYRILLIC = "ba be bg ky mk ru tg tt uk".split()
+_ARABIC = "ar ary arz fa ps sdh ug ur".split()
+_DEVANAGARI = "gom hi mr ne sa".split()
+# scripts that a language is written in, as Unicode names them; not there: unknown or undecided
+SCRIPTS = {
+    **dict.fromkeys(_LATIN, ("Latin",)),
+    **dict.fromkeys(_CYRILLIC, ("Cyrillic",)),
+    **dict.fromkeys(_ARABIC, ("Arabic",)),
+    **dict.fromkeys(_DEVANAGARI, ("Devanagari",)),
+    **dict.fromkeys(["zh", "yue", "wuu"], ("Han",)),
+    **dict.fromkeys(["he", "hbo", "yi"], ("Hebrew",)),
+    **dict.fromkeys(["el", "grc"], ("Greek",)),
+    **dict.fromkeys(["as", "bn"], ("Bengali",)),
+    "ja": ("Han", "Hiragana", "Katakana"), "ko": ("Hangul", "Han"),
+    "kk": ("Cyrillic", "Latin"), "sr": ("Cyrillic", "Latin"), "mn": ("Cyrillic", "Mongolian"),
+    "am": ("Ethiopic",), "dz": ("Tibetan",), "gu": ("Gujarati",), "hy": ("Armenian",),
+    "ka": ("Georgian",), "km": ("Khmer",), "kn": ("Kannada",), "lo": ("Lao",),
+    "ml": ("Malayalam",), "my": ("Myanmar",), "or": ("Oriya",), "pa": ("Gurmukhi",),
+    "si": ("Sinhala",), "ta": ("Tamil",), "te": ("Telugu",), "th": ("Thai",),
+}  # fmt: skip
+_LETTERS = regex.compile(r"\p{L}+")
+
 FEW = 8  # texts up to so many are asked about one by one
 AT_ONCE = 1 << 21  # bytes of text that are walked through together
+
+
+def base_code(lang):
+    """``zh`` of zh, zh-CN, zh_Hant."""
+    return lang.replace("_", "-").split("-")[0].lower()
+
+
+def known_language(lang):
+    """Whether py3langid knows the language."""
+    return base_code(lang) in identifier().labels
+
+
+def letters_in(text, scripts):
+    """(letters in one of ``scripts``, letters) of a text.
+
+    Args:
+        scripts: names as in ``SCRIPTS``.
+    """
+    letters = sum(map(len, _LETTERS.findall(text)))
+    if text.isascii():
+        return letters if "Latin" in scripts else 0, letters
+    return sum(map(len, _letters_of(scripts).findall(text))), letters
+
+
+@functools.lru_cache
+def _letters_of(scripts):
+    names = "".join(rf"\p{{{script}}}" for script in scripts)
+    return regex.compile(rf"[\p{{L}}&&[{names}]]+", regex.V1)
 
 
 @functools.lru_cache
@@ -22,21 +78,18 @@ def identifier():
 
 
 @functools.lru_cache
-def accepted_codes(code, further=None):
-    """The codes that a text in language ``code`` may be found to have.
-
-    Args:
-        further: other codes that will do, joined by +.
+def accepted_codes(*langs):
+    """The codes that a text in one of these languages may be found to have.
 
     Raises:
         ValueError: py3langid does not know one of them; names those it knows.
     """
-    codes = [code, *(further.split("+") if further else ())]
+    codes = [base_code(lang) for lang in langs]
     known = identifier().labels
-    for one in codes:
-        if one not in known:
-            raise ValueError(f"py3langid does not know {one!r}; it knows {', '.join(known)}")
-    return frozenset([*codes, *INDISTINCT.get(code, ())])
+    for lang, code in zip(langs, codes, strict=True):
+        if code not in known:
+            raise ValueError(f"py3langid does not know {lang!r}; it knows {', '.join(known)}")
+    return frozenset(codes).union(*(INDISTINCT.get(code, ()) for code in codes))
 
 
 def other_languages(texts, codes, least, confidence):

@@ -20,9 +20,9 @@ from backports import zstd
 from tqdm import tqdm
 
 from data_prep.cleaning.duplicates import Repeats
-from data_prep.cleaning.filters import Empty
 from data_prep.cleaning.kinds import CleaningStep, Context, Corpus, Filter, Measured, Repair
 from data_prep.cleaning.ledger import EXAMPLE_CHARACTERS, Tally, write_dropped
+from data_prep.cleaning.lengths import Empty
 from data_prep.cleaning.repairs import Whitespace
 from data_prep.command import bar_settings
 from data_prep.files import one_line, write_whole

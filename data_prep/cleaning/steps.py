@@ -1,7 +1,16 @@
 """The cleaning steps by name, and those that a pair of languages gets by default."""
 
+from data_prep.cleaning.chinese import Chinese, ChineseScript
+from data_prep.cleaning.content import (
+    Copy,
+    Language,
+    Letters,
+    Mojibake,
+    Numbers,
+    Repetition,
+    Script,
+)
 from data_prep.cleaning.duplicates import Duplicate, NearDuplicate
-from data_prep.cleaning.filters import Empty, Length, LengthRatio
 from data_prep.cleaning.kinds import (
     CleaningStep,
     Context,
@@ -10,7 +19,8 @@ from data_prep.cleaning.kinds import (
     Measured,
     Repair,
 )
-from data_prep.cleaning.repairs import Whitespace
+from data_prep.cleaning.lengths import Empty, Length, LengthRatio, WordLength, WordRatio
+from data_prep.cleaning.repairs import Controls, Html, Unicode, Whitespace
 from data_prep.named_steps import by_name, parse_step, steps_help
 
 __all__ = [
@@ -19,8 +29,9 @@ __all__ = [
 ]  # fmt: skip
 
 STEPS = by_name(
-    Whitespace,
-    Empty, Length, LengthRatio,
+    Html, Unicode, Controls, Whitespace, Chinese,
+    Empty, Length, WordLength, LengthRatio, WordRatio, Letters, Script, ChineseScript, Mojibake,
+    Language, Numbers, Copy, Repetition,
     Duplicate, NearDuplicate,
 )  # fmt: skip
 

@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import regex
 
-from data_prep.cleaning.filters import is_out_of_ratio
+from data_prep.cleaning.lengths import is_out_of_ratio
 from data_prep.languages import accepted_codes, other_languages
 from data_prep.named_steps import NamedStep, by_name, option, parse_step, steps_help
-from data_prep.words import most_repeated, words_of
+from data_prep.words import copied_share, repeated_more
 from fairseq_plugins.selection.ledger import Tally
 from fairseq_plugins.selection.scores import PAIRWISE, pairwise, sentence_score, signature
 
 DISTANCES = ("ter", "chrf", "bleu")
-_LETTER = regex.compile(r"\p{L}")
 
 
 @dataclass(frozen=True)
@@ -223,10 +221,7 @@ class Repetition(Filter):
             self._refuse("max", self.max, "1 or more")
 
     def why(self, record, text, context):
-        times, words = most_repeated(text)
-        if times <= self.max or times <= most_repeated(record.source)[0]:
-            return None
-        return f"{times} × {' '.join(words)!r}"
+        return repeated_more(text, self.max, record.source)
 
 
 @dataclass(frozen=True)
@@ -245,12 +240,8 @@ class Copy(Filter):
             self._refuse("words", self.words, "1 or more")
 
     def why(self, record, text, context):
-        target = Counter(word for word in words_of(text.casefold()) if _LETTER.search(word))
-        if target.total() < self.words:
-            return None
-        source = Counter(words_of(record.source.casefold()))
-        share = (target & source).total() / target.total()
-        return f"{share:.0%} of the words" if share > self.max else None
+        share = copied_share(record.source, text, self.words)
+        return f"{share:.0%} of the words" if share is not None and share > self.max else None
 
 
 @dataclass(frozen=True)
@@ -277,7 +268,8 @@ class Language(Filter):
             self._refuse("confidence", self.confidence, "a share from 0 to 1")
 
     def _accepted(self, context):
-        return accepted_codes(self.code or context.tgt_lang, self.accept)
+        further = self.accept.split("+") if self.accept else ()
+        return accepted_codes(self.code or context.tgt_lang, *further)
 
     def why(self, record, text, context):
         return other_languages([text], self._accepted(context), self.min, self.confidence)[0]
