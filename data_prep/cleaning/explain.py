@@ -31,10 +31,10 @@ def explain(out, numbers, text=None):
             theirs.
     """
     out = Path(out)
-    manifest = read_manifest(out) if out.is_dir() else {}
-    settings = manifest.get("settings", {})
-    if "max_line_bytes" not in settings:
+    if not (out / DROPPED).is_file():
         raise FileNotFoundError(f"{out} is not a folder that data_prep.clean has finished")
+    manifest = read_manifest(out)
+    settings = manifest["settings"]
     langs = settings["source_lang"], settings["target_lang"]
     shards = find_shards(text or settings["in"], "train", langs)
     _check_unchanged(shards, out, manifest["inputs"])
