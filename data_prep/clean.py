@@ -17,7 +17,8 @@ of languages gets, --list-steps tells all. --steps FILE and --step take their pl
 given. A pair that fails several filters is counted under the first. Always there, asked for or
 not: lines that are not UTF-8 or longer than --max-line-bytes are dropped first, whitespace is
 repaired after all other repairs, a pair with an empty side goes, and at last one with a side that
-occurs in dev or test, exactly or nearly, of this folder or of a --held-out one (step held-out).
+occurs in dev or test, exactly or nearly, of this folder or of a --held-out one (step held-out;
+data_prep.overlap tells what is near).
 
 What became of a line? --explain tells it of a finished folder.
 
@@ -55,7 +56,7 @@ from data_prep.cluster import on_cluster
 from data_prep.files import copy_text, find_text, read_bitext, write_whole_folder
 from data_prep.manifest import write_json, write_manifest
 from data_prep.named_steps import read_steps
-from data_prep.overlap import HELD_OUT, HeldOut, find_split
+from data_prep.overlap import HELD_OUT, HeldOut, add_near_flags, find_split, near_settings
 from data_prep.processes import in_processes, usable_cores
 
 PROG = "data_prep.clean"
@@ -67,7 +68,7 @@ MUCH = 0.01  # of the lines: not a few accidents
 
 
 def clean(
-    text, langs, out, *, steps=None, step_files=(), held_out=(), lines=None,
+    text, langs, out, *, steps=None, step_files=(), held_out=(), near=None, lines=None,
     max_line_bytes=MAX_LINE_BYTES, workers=None, engine="local", address="auto",
 ):  # fmt: skip
     """Write the text folder ``out``; its ledger and the processor seconds of each step.
@@ -78,6 +79,7 @@ def clean(
         steps: descriptions, in order; None: ``default_steps`` of the languages.
         step_files: files that they were read from, for the manifest.
         held_out: further folders whose dev and test lines must not be trained on.
+        near: settings of ``HeldOut``: threshold, words, sides.
         lines: clean only so many training pairs, evenly spread over the corpus.
         max_line_bytes: longer lines are dropped before they are looked at.
         workers: processes; None: one for each usable core, or what a cluster has room for.
@@ -108,7 +110,7 @@ def clean(
             for path, lang in zip(paths[split], langs, strict=True):
                 copy_text(path, part / f"{split}.{lang}")
         folders = {Path(folder).resolve(): folder for folder in (*held_out, text)}
-        overlap = HeldOutOverlap(HeldOut.read(folders.values(), langs))
+        overlap = HeldOutOverlap(HeldOut.read(folders.values(), langs, **(near or {})))
         steps = [Fitting(), Decoded(), *steps, overlap]
         pairs, blocks = survey(shards, max_line_bytes)
         read = min(lines or pairs, pairs)
@@ -145,6 +147,7 @@ def clean(
                 "in": str(text),
                 "held_out": [str(folder) for folder in held_out],
                 "steps": [str(step) for step in steps[2:-1]],
+                "near": near,
                 "lines": lines,
                 "max_line_bytes": max_line_bytes,
             },
@@ -242,8 +245,9 @@ def _main(argv=None):
     given = args.steps or args.step
     ledger, seconds = clean(
         args.text, langs, args.out, steps=steps if given else None, step_files=args.steps,
-        held_out=args.held_out, lines=args.lines, max_line_bytes=args.max_line_bytes,
-        workers=args.workers, engine=args.engine, address=args.address,
+        held_out=args.held_out, near=near_settings(args), lines=args.lines,
+        max_line_bytes=args.max_line_bytes, workers=args.workers, engine=args.engine,
+        address=args.address,
     )  # fmt: skip
     print(f"{table(ledger, seconds)}\n{args.out}: {summary(ledger)}", file=sys.stderr)
 
@@ -268,6 +272,7 @@ def _arguments(argv):
         "--held-out", metavar="DIR", action="append", **unset,
         help="another folder whose dev and test lines must not be trained on; may be repeated",
     )  # fmt: skip
+    add_near_flags(words)
     words.add_argument(
         "--step", action="append", **unset, metavar="NAME[:OPTION=VALUE,...]",
         help="a step; may be repeated, the order counts; the default steps are left out then",

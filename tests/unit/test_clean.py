@@ -364,6 +364,24 @@ def test_lines_of_another_corpus_held_out_are_not_trained_on(fresh):
     assert clean_pairs(fresh, [*TRAIN, leaked, more])[0] == [*TRAIN, leaked, more]
 
 
+@pytest.mark.parametrize(
+    "flags, dropped",
+    [
+        ([], {"held-out": 1}),
+        (["--near-threshold", 0.9], {}),
+        (["--near-words", 9], {}),
+        (["--near-sides", "both"], {}),
+        (["--exact-only"], {}),
+    ],
+)
+def test_what_is_near_to_a_held_out_line_can_be_said(fresh, capsys, flags, dropped):
+    near = ("Guten Morgen, lieber Herr Müller!", "Hello there, Sir.")  # 4 of 5 words
+    raw, out = write_folder(fresh(), train=[*TRAIN, near]), fresh()
+    call(capsys, "--in", raw, "--source-lang", "de", "--target-lang", "en", "--out", out,
+         "--step", "empty", *flags)  # fmt: skip
+    assert counts_of(ledger_of(out)) == dropped
+
+
 # -- dev and test --------------------------------------------------------------------------
 
 
