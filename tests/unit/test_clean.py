@@ -375,8 +375,9 @@ def test_lines_of_another_corpus_held_out_are_not_trained_on(fresh):
     ],
 )
 def test_what_is_near_to_a_held_out_line_can_be_said(fresh, capsys, flags, dropped):
-    near = ("Guten Morgen, lieber Herr Müller!", "Hello there, Sir.")  # 4 of 5 words
-    raw, out = write_folder(fresh(), train=[*TRAIN, near]), fresh()
+    dev = [("Heute ist das Wetter wieder schön.", "The weather is fine again today.")]
+    near = ("Heute ist das Wetter wieder so schön!", "Fine, is it not?")  # 6 of 7 words
+    raw, out = write_folder(fresh(), train=[*TRAIN, near], dev=dev), fresh()
     call(capsys, "--in", raw, "--source-lang", "de", "--target-lang", "en", "--out", out,
          "--step", "empty", *flags)  # fmt: skip
     assert counts_of(ledger_of(out)) == dropped
