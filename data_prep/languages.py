@@ -9,6 +9,7 @@ import regex
 # one written language under several names, or a small one that takes sentences from the large
 INDISTINCT = {"zh": ("yue", "wuu"), "en": ("pcm",)}
 NO_LANGUAGE = "zxx"  # what py3langid calls numbers and markup
+PLAUSIBLE = 0.1  # probability with which a text may well be in the language
 
 _LATIN = """
     af an az bcl br bs ca crh cs cy da de en eo es et eu ext fi fo fr fuv fy ga gcf gcr gd gl gug
@@ -35,10 +36,11 @@ SCRIPTS = {
     "ml": ("Malayalam",), "my": ("Myanmar",), "or": ("Oriya",), "pa": ("Gurmukhi",),
     "si": ("Sinhala",), "ta": ("Tamil",), "te": ("Telugu",), "th": ("Thai",),
 }  # fmt: skip
-_LETTERS = regex.compile(r"\p{L}+")
+_ASCII_BUT_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
 
 FEW = 8  # texts up to so many are asked about one by one
-AT_ONCE = 1 << 21  # bytes of text that are walked through together
+AT_ONCE = 1 << 19  # bytes of text that are walked through together
+ENOUGH = 1000  # characters of a text that are looked at
 
 
 def base_code(lang):
@@ -51,20 +53,21 @@ def known_language(lang):
     return base_code(lang) in identifier().labels
 
 
-def letters_in(text, scripts):
-    """(letters in one of ``scripts``, letters) of a text.
+def letters_of(text, scripts=None):
+    """Number of letters of a text, of all or of those in some scripts.
 
     Args:
-        scripts: names as in ``SCRIPTS``.
+        scripts: names as in ``SCRIPTS``, a tuple.
     """
-    letters = sum(map(len, _LETTERS.findall(text)))
-    if text.isascii():
-        return letters if "Latin" in scripts else 0, letters
-    return sum(map(len, _letters_of(scripts).findall(text))), letters
+    if scripts is None and text.isascii():
+        return len(text.encode().translate(None, _ASCII_BUT_LETTERS))
+    return sum(map(len, _letters(scripts).findall(text)))
 
 
 @functools.lru_cache
-def _letters_of(scripts):
+def _letters(scripts):
+    if scripts is None:
+        return regex.compile(r"\p{L}+")
     names = "".join(rf"\p{{{script}}}" for script in scripts)
     return regex.compile(rf"[\p{{L}}&&[{names}]]+", regex.V1)
 
@@ -95,6 +98,9 @@ def accepted_codes(*langs):
 def other_languages(texts, codes, least, confidence):
     """For each text "CODE, probability P" where it is in no language of ``codes``, else None.
 
+    Where those of ``codes`` are plausible too, it is not said to be in another: neighbours
+    (Russian and Bulgarian) are told apart by a few letters.
+
     Args:
         codes: from ``accepted_codes``.
         least: bytes of letters that a text must have to be judged (Latin 1 each, Chinese 3).
@@ -102,9 +108,14 @@ def other_languages(texts, codes, least, confidence):
     """
     judged = [index for index, text in enumerate(texts) if _has_letters(text, least)]
     answers = [None] * len(texts)
-    found = identify([texts[index] for index in judged])
-    for index, (code, probability) in zip(judged, found, strict=True):
-        if code != NO_LANGUAGE and code not in codes and probability >= confidence:
+    if not judged:
+        return answers
+    labels, probs = identify([texts[index] for index in judged])
+    accepted = probs[:, [labels.index(code) for code in sorted(codes)]].sum(axis=1)
+    best = probs.argmax(axis=1)
+    for row, index in enumerate(judged):
+        code, probability = labels[best[row]], probs[row, best[row]]
+        if accepted[row] < PLAUSIBLE and probability >= confidence and code != NO_LANGUAGE:
             answers[index] = f"{code}, probability {probability:.2f}"
     return answers
 
@@ -116,32 +127,34 @@ def _has_letters(text, least):
 
 def _letter_bytes(text):
     if text.isascii():
-        return sum(map(str.isalpha, text))
-    return sum(len(letter.encode()) for letter in text if letter.isalpha())
+        return letters_of(text)
+    return sum(len(run.encode()) for run in _letters(None).findall(text))
 
 
 def identify(texts):
-    """(code, probability) of the most likely language of each text.
+    """(codes of languages, probability of each for each text: an array (text, code)).
 
-    The answers are those of ``identifier().classify``, some times faster: the texts are walked
-    through side by side, a byte of each at a time.
+    The probabilities are those of ``identifier().rank``, some times faster: the texts are
+    walked through side by side, a byte of each at a time. Only their first ``ENOUGH``
+    characters count.
     """
+    labels = identifier().labels
+    texts = [text[:ENOUGH] for text in texts]
     if len(texts) <= FEW:
-        return [identifier().classify(text) for text in texts]
+        ranks = [dict(identifier().rank(text)) for text in texts]
+        return labels, np.array([[rank[label] for label in labels] for rank in ranks])
     encoded = [_encode(text) for text in texts]
-    answers = [None] * len(texts)
-    # long with long, so that none waits for another to end
+    probs = np.empty((len(texts), len(labels)), dtype=np.float32)
+    # long with long, so that few are walked through when the others have ended
     order = sorted(range(len(texts)), key=lambda index: -len(encoded[index]))
     start = size = 0
     for end, index in enumerate(order, start=1):
         size += len(encoded[index])
         if size >= AT_ONCE or end == len(order):
             places = order[start:end]
-            found = _identify([encoded[place] for place in places])
-            for place, answer in zip(places, found, strict=True):
-                answers[place] = answer
+            probs[places] = _probabilities([encoded[place] for place in places])
             start, size = end, 0
-    return answers
+    return labels, probs
 
 
 def _encode(text):
@@ -160,8 +173,8 @@ def _tables():
     )
 
 
-def _identify(encoded):
-    """(code, probability) of each of some texts in bytes, the longest first."""
+def _probabilities(encoded):
+    """Probability of each language, (text, code), of some texts in bytes, the longest first."""
     from scipy.sparse import csr_array
 
     next_state, rows, features, log_probs = _tables()
@@ -193,11 +206,10 @@ def _identify(encoded):
     scores /= np.sqrt(np.maximum(lengths, 1))[:, None]
     probs = np.exp(scores - scores.max(axis=1, keepdims=True))
     probs /= probs.sum(axis=1, keepdims=True)
-    codes = model.nb_classes
-    for place, code in enumerate(codes):  # a language in two scripts is one
-        first = codes.index(code)
+    # a language in two scripts is two classes
+    labels = model.labels
+    for place, code in enumerate(model.nb_classes):
+        first = model.nb_classes.index(code)
         if first != place:
             probs[:, first] += probs[:, place]
-            probs[:, place] = 0
-    best = probs.argmax(axis=1)
-    return [(codes[place], float(row[place])) for place, row in zip(best, probs, strict=True)]
+    return probs[:, [model.nb_classes.index(label) for label in labels]]

@@ -1,24 +1,27 @@
 """Words of a line of any script, without a tokeniser."""
 
 import operator
+import re
 from collections import Counter
 
-import regex
-
 LONGEST_LOOP = 8  # words that are repeated together
+QUICKLY_SEARCHED = 1000  # characters
 
 # scripts without spaces: each character is a word
-_SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Myanmar}\p{Khmer}"
-_WITHOUT_SPACES = regex.compile(rf"[{_SPACELESS}]")
-_WORDS = regex.compile(rf"[{_SPACELESS}]|[^\s\x1c-\x1f{_SPACELESS}]+")
-_LETTER = regex.compile(r"\p{L}")
+_SPACELESS = (
+    "\u0e01-\u0e3a\u0e40-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d"  # kana
+    "\u2e80-\u2fd5\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff"  # Han
+    "\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_MAY_BE_SPACELESS = re.compile("[\u0e00-\U0010ffff]")
+_WORDS = re.compile(rf"[{_SPACELESS}]|[^\s{_SPACELESS}]+")
+_LETTER = re.compile(r"[^\W\d_]")
 
 
 def words_of(text):
     """Words between spaces; each character of a script without spaces is a word."""
-    if text.isascii() or not _WITHOUT_SPACES.search(text):
-        return text.split()
-    return _WORDS.findall(text)
+    return _WORDS.findall(text) if _MAY_BE_SPACELESS.search(text) else text.split()
 
 
 def longest_word(text):
@@ -54,26 +57,51 @@ def repeated_more(text, most, other):
         other: the other side of the pair, which may excuse it by repeating as often.
     """
     words = words_of(text)
-    if len(words) - len(set(words)) < most:
-        return None  # so many would have stood before
+    # the quick answer for nearly all: no word stands close together as often as that
+    if len(words) - len(set(words)) < most or not _crowded(words, most):
+        return None
     times, words = most_repeated(text)
     if times <= most or times <= most_repeated(other)[0]:
         return None
     return f"{times} × {' '.join(words)!r}"
 
 
-def copied_share(source, target, least):
-    """Share of the words of ``target`` that stand in ``source``, ignoring case, from 0 to 1.
+def _crowded(words, most):
+    """Whether some word stands ``most`` + 1 times where the longest loop would have it."""
+    places = {}
+    for place, word in enumerate(words):
+        before = places.setdefault(word, [])
+        if len(before) >= most and place - before[-most] <= LONGEST_LOOP * most:
+            return True
+        before.append(place)
+    return False
 
-    Words without a letter do not count. None where ``target`` has fewer than ``least``.
+
+def copied_share(source, target, most, least):
+    """Share of the words of ``target`` that stand in ``source``, if more than ``most``, else None.
+
+    Case is ignored, and words without a letter do not count.
+
+    Args:
+        least: None also where ``target`` has fewer words.
     """
-    source, target = words_of(source.casefold()), words_of(target.casefold())
-    if len(target) < least:
-        return None
-    judged = [word for word in target if word.isalpha() or _LETTER.search(word)]
+    source = source.casefold()
+    words = words_of(target.casefold())
+    judged = [word for word in words if word.isalpha() or _LETTER.search(word)]
     if len(judged) < least:
         return None
-    common = set(source).intersection(judged)
-    if not common:
-        return 0.0
-    return (Counter(judged) & Counter(source)).total() / len(judged)
+    # the quick answer for nearly all: too many stand nowhere in the source, not even in a word
+    known = source if len(source) < QUICKLY_SEARCHED else set(words_of(source))
+    spare = len(judged) * (1 - most)
+    for word in judged:
+        if word not in known:
+            spare -= 1
+            if spare < 0:
+                return None
+    share = (Counter(judged) & Counter(words_of(source))).total() / len(judged)
+    return share if share > most else None
+
+
+def count_words(text):
+    """Number of ``words_of(text)``."""
+    return len(words_of(text))

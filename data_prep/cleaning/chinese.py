@@ -17,6 +17,16 @@ def is_chinese(lang):
     return base_code(lang) == "zh"
 
 
+def script_of_code(lang):
+    """The script that zh-CN, zh_Hant, zh-TW … ask for; None of zh and of other languages."""
+    subtags = set(lang.replace("_", "-").lower().split("-")[1:])
+    if not is_chinese(lang):
+        return None
+    if subtags & {"hant", "tw", "hk", "mo"}:
+        return "traditional"
+    return "simplified" if subtags & {"hans", "cn", "sg"} else None
+
+
 @functools.lru_cache
 def _converter(script):
     from opencc import OpenCC

@@ -6,18 +6,22 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
+import regex
+
 from data_prep.cleaning.kinds import Filter
 from data_prep.cleaning.lengths import SideFilter
-from data_prep.cleaning.repairs import is_broken
+from data_prep.cleaning.repairs import broken_part
 from data_prep.languages import (
     SCRIPTS,
     accepted_codes,
     base_code,
-    letters_in,
+    letters_of,
     other_languages,
 )
 from data_prep.named_steps import option
 from data_prep.words import copied_share, repeated_more
+
+ANY = "any"  # of a side that is not judged
 
 # -- language and script -------------------------------------------------------------------
 
@@ -27,7 +31,9 @@ class Language(Filter):
     """drops a pair with a side in another language (py3langid), swapped sides among them"""
 
     name: ClassVar[str] = "language"
-    source: str = option(None, "codes that may be found, joined by +; unset: the source language")
+    source: str = option(
+        None, "codes that may be found, joined by +, or any; unset: the source language"
+    )
     target: str = option(None, "the same for the target")
     min: int = option(20, "bytes of letters that a side must have to be judged (Latin 1 each, "
                           "Cyrillic 2, Chinese 3)")  # fmt: skip
@@ -46,13 +52,17 @@ class Language(Filter):
 
     def _accepted(self, context):
         sides = zip((self.source, self.target), context.langs, strict=True)
-        return [accepted_codes(*(codes or lang).split("+")) for codes, lang in sides]
+        return [
+            None if codes == ANY else accepted_codes(*(codes or lang).split("+"))
+            for codes, lang in sides
+        ]
 
     def why(self, src, tgt, context):
         found = [
-            other_languages(texts, codes, self.min, self.confidence)
+            other_languages(texts, codes, self.min, self.confidence) if codes
+            else [None] * len(texts)
             for texts, codes in zip((src, tgt), self._accepted(context), strict=True)
-        ]
+        ]  # fmt: skip
         return [
             f"source: {source}" if source else target and f"target: {target}"
             for source, target in zip(*found, strict=True)
@@ -65,40 +75,47 @@ class Script(Filter):
 
     name: ClassVar[str] = "script"
     min: float = option(0.3, "least share of letters in the script, of all letters of the side")
-    source: str = option(None, "scripts, joined by +; unset: those of the source language")
+    source: str = option(
+        None, "scripts, joined by +, or any; unset: those of the source language"
+    )
     target: str = option(None, "the same for the target")
 
     def check(self, context):
         if not 0 <= self.min <= 1:
             self._refuse("min", self.min, "a share from 0 to 1")
+        self._scripts(context)
+
+    def _scripts(self, context):
+        """The scripts of each side; None where it is not judged."""
+        found = []
         for side, lang in zip(("source", "target"), context.langs, strict=True):
-            scripts = getattr(self, side)
-            if not scripts and base_code(lang) not in SCRIPTS:
+            given = getattr(self, side)
+            if not given and base_code(lang) not in SCRIPTS:
                 raise ValueError(
                     f"step script: the script of {lang!r} is unknown; say {side}=…, for example "
-                    f"{side}=Latin, or leave the step out"
+                    f"{side}=Latin or {side}={ANY}, or leave the step out"
                 )
-            if scripts:
-                try:
-                    letters_in("й", tuple(scripts.split("+")))
-                except ValueError:
-                    self._refuse(side, scripts, "names of scripts, as in Latin+Cyrillic")
+            scripts = tuple(given.split("+")) if given else SCRIPTS[base_code(lang)]
+            found.append(None if given == ANY else scripts)
+            try:
+                letters_of("", found[-1])
+            except regex.error:
+                self._refuse(side, given, "names of scripts as in Latin+Cyrillic")
+        return found
 
     def why(self, src, tgt, context):
-        source, target = (
-            tuple(scripts.split("+")) if scripts else SCRIPTS[base_code(lang)]
-            for scripts, lang in zip((self.source, self.target), context.langs, strict=True)
-        )
+        source, target = self._scripts(context)
         return [
-            self._why("source", one, source) or self._why("target", other, target)
+            source and self._why("source", one, source)
+            or target and self._why("target", other, target)
             for one, other in zip(src, tgt, strict=True)
         ]
 
     def _why(self, side, text, scripts):
         if "Latin" in scripts and text.isascii():
             return None
-        expected, letters = letters_in(text, scripts)
-        if expected >= letters * self.min:
+        expected = letters_of(text, scripts)
+        if expected >= len(text) * self.min or expected >= (letters := letters_of(text)) * self.min:
             return None
         return f"{side} is {expected / letters:.0%} {' or '.join(scripts)}"
 
@@ -115,16 +132,11 @@ class Letters(SideFilter):
             self._refuse("min", self.min, "a share from 0 to 1")
 
     def _why(self, side, text):
-        if text.isalpha():
-            return None
-        letters = sum(map(len, _LETTERS.findall(text)))
+        letters = letters_of(text)
         characters = len(text) - text.count(" ")
         if letters >= characters * self.min:
             return None
         return f"{side} is {letters / characters:.0%} letters"
-
-
-_LETTERS = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True)
@@ -135,25 +147,26 @@ class Mojibake(SideFilter):
     name: ClassVar[str] = "mojibake"
 
     def _why(self, side, text):
-        broken = is_broken(text)
+        broken = broken_part(text)
         return f"{side} has {broken!r}" if broken else None
 
 
 # -- numbers -------------------------------------------------------------------------------
 
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:[ .,'’]\d{3})+(?!\d)")
 _DIGITS = re.compile(r"\d+")
 _NOT_DIGITS = re.compile(r"\D+")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:[ .,'’]\d{3}(?!\d))+")
 _DECIMAL = re.compile(r"\d+(?:[.,]\d+)*")
-# numbers in words: of those figures that only one side has, these may be
 _HAN_NUMBER = re.compile("[〇零一二两兩三四五六七八九十百千万萬亿億]")
+_TWELVE_HOURS = re.compile(r"\b[Pp]\.? ?[Mm]\b|下午|晚上|午后")
 
 
 @dataclass(frozen=True)
 class Numbers(Filter):
-    """drops a pair whose sides have different numbers. Separators, order and leading zeros do
-    not matter (1.000,5 = 1,000.5; 05.12. = 12/5); a number of one or two figures, zeros at its
-    end not counted, may be a word on the other side, and so may any beside Chinese numerals"""
+    """drops a pair whose sides have different numbers. Separators, order, leading zeros and units
+    do not matter (1.000,5 = 1,000.5; 05.12. = 12/5; 130万 = 1.3 million; '90s = 1990s; 15:00 =
+    3 p.m.). A number of one or two figures, but for zeros at its end, may be a word on the other
+    side, and any may beside Chinese numerals"""
 
     name: ClassVar[str] = "numbers"
     max: float = option(0.5, "largest share of all numbers that may be missing on the other side")
@@ -169,32 +182,34 @@ class Numbers(Filter):
         ]
 
     def _why(self, source, target):
-        least = None
-        for numbers in (_by_thousands, _figures, _magnitudes):
-            sides = numbers(source), numbers(target)
-            missing = _missing(*sides, source, target)
-            share = _count(missing) / _count(sides)
-            if share <= self.max:
+        readings = []
+        for numbers in (_by_thousands, _by_figures, _by_magnitude):
+            found, other = numbers(source), numbers(target)
+            missing = _missing(found, other, source, target)
+            if _count(*missing) <= self.max * _count(found, other):
                 return None
-            if least is None:
-                least = missing
-        found, other = (", ".join([*side][:3]) or "none" for side in least)
-        return f"source {found}, target {other}"
+            readings.append(missing)
+        source, target = (", ".join([*side][:3]) or "none" for side in readings[0])
+        return f"source {source}, target {target}"
 
 
-def _by_thousands(text):
-    return _figures(_THOUSANDS.sub(lambda number: _NOT_DIGITS.sub("", number[0]), text))
-
-
-def _figures(text):
+def _by_figures(text):
     return Counter(map(_plain, _DIGITS.findall(text)))
 
 
-def _magnitudes(text):
-    """Numbers without separators and zeros at the end: 1.3 million, 130万 and 1,300,000."""
-    numbers = (_NOT_DIGITS.sub("", number) for number in _DECIMAL.findall(_THOUSANDS.sub(
-        lambda number: _NOT_DIGITS.sub("", number[0]), text)))  # fmt: skip
-    return Counter(_plain(number).rstrip("0") or "0" for number in numbers)
+def _by_thousands(text):
+    return _by_figures(_THOUSANDS.sub(_joined, text))
+
+
+def _by_magnitude(text):
+    return Counter(
+        _plain(_joined(number)).rstrip("0") or "0"
+        for number in _DECIMAL.finditer(_THOUSANDS.sub(_joined, text))
+    )
+
+
+def _joined(number):
+    return _NOT_DIGITS.sub("", number[0])
 
 
 def _plain(digits):
@@ -204,12 +219,16 @@ def _plain(digits):
 
 
 def _missing(found, other, source, target):
+    """Numbers of each side that the other has in no form, two Counters."""
     missing = [found - other, other - found]
     if all(missing):
+        hours = _TWELVE_HOURS.search(source) or _TWELVE_HOURS.search(target)
+        for one, another in (missing, missing[::-1]):
+            _pair_off(one, another, hours)
+    if all(missing):
         return missing
-    # only one side has more: the other may say it in words
-    words = target if missing[0] else source
-    if _HAN_NUMBER.search(words):
+    # what one side alone has may be in words on the other
+    if _HAN_NUMBER.search(target if missing[0] else source):
         return [Counter(), Counter()]
     return [
         Counter({number: times for number, times in side.items() if len(number.rstrip("0")) > 2})
@@ -217,7 +236,23 @@ def _missing(found, other, source, target):
     ]
 
 
-def _count(sides):
+def _pair_off(short, long, hours):
+    """Take from both what says the same: 90 and 1990, the 19th century and 1800, 15 h and 3 p.m."""
+    for number in [number for number in short if len(number) <= 2]:
+        forms = [year for year in long if len(year) == 4 and year.endswith(number.zfill(2))]
+        forms.append(f"{int(number) - 1}00")
+        if hours:
+            forms.append(str(int(number) - 12))
+        for form in forms:
+            if long[form] > 0:
+                short[number] -= 1
+                long[form] -= 1
+                break
+    for side in (short, long):
+        side += Counter()  # without those that are used up
+
+
+def _count(*sides):
     return sum(side.total() for side in sides)
 
 
@@ -240,13 +275,10 @@ class Copy(Filter):
 
     def why(self, src, tgt, context):
         shares = (
-            copied_share(source, target, self.words)
+            copied_share(source, target, self.max, self.words)
             for source, target in zip(src, tgt, strict=True)
         )
-        return [
-            f"{share:.0%} of the words" if share is not None and share > self.max else None
-            for share in shares
-        ]
+        return [None if share is None else f"{share:.0%} of the words" for share in shares]
 
 
 @dataclass(frozen=True)

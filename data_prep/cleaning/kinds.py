@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from data_prep.named_steps import NamedStep
 
+ROUNDS = 50  # of repairs, far more than any text needs that nobody made for the purpose
+
 
 @dataclass(frozen=True)
 class Context:
@@ -37,6 +39,29 @@ class Repair(CleaningStep, abc.ABC):
     @abc.abstractmethod
     def repair(self, texts, lang):
         """The lines of one side, as many out as in."""
+
+
+def repair_all(repairs, texts, lang):
+    """(lines after the repairs, for each repair the set of lines that it changed).
+
+    What one has repaired may show what another repairs: &#195;&#169; is Ã©, and that is é. So all
+    are done again, on lines that changed, until nothing changes.
+    """
+    texts = list(texts)
+    changed = [set() for _ in repairs]
+    places = range(len(texts))
+    for _ in range(ROUNDS):
+        before = [texts[place] for place in places]
+        for repair, its in zip(repairs, changed, strict=True):
+            found = repair.repair([texts[place] for place in places], lang)
+            for place, text in zip(places, found, strict=True):
+                if text != texts[place]:
+                    its.add(place)
+                    texts[place] = text
+        places = [place for place, text in zip(places, before, strict=True) if texts[place] != text]
+        if not places:
+            break
+    return texts, changed
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_prep.cleaning.kinds import Filter, Measured
 from data_prep.named_steps import option
-from data_prep.words import longest_word, words_of
+from data_prep.words import count_words, longest_word
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Length(SideFilter):
     def _why(self, side, text):
         if self.min <= 1 and 0 < len(text) <= self.max and not text.isspace():
             return None  # a word has a character or more
-        words = len(words_of(text))
+        words = count_words(text)
         return None if self.min <= words <= self.max else f"{side} of {words:,} words"
 
 
@@ -167,4 +167,4 @@ class WordRatio(Ratio):
 
     @staticmethod
     def length(text):
-        return len(words_of(text))
+        return count_words(text)

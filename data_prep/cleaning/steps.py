@@ -1,6 +1,6 @@
 """The cleaning steps by name, and those that a pair of languages gets by default."""
 
-from data_prep.cleaning.chinese import Chinese, ChineseScript
+from data_prep.cleaning.chinese import Chinese, ChineseScript, script_of_code
 from data_prep.cleaning.content import (
     Copy,
     Language,
@@ -42,8 +42,32 @@ def parse(text):
 
 
 def default_steps(src_lang, tgt_lang):
-    """Descriptions of the steps that suit a pair of languages, in order."""
-    return ["whitespace", "empty", "length", "length-ratio", "duplicate"]
+    """Descriptions of the steps that suit a pair of languages, in order.
+
+    Repairs come first: entities may hide a wrong encoding, and that invisible characters. The
+    quick filters stand before the slow, those that measure the corpus after those that judge a
+    pair by itself.
+    """
+    langs = {"source": src_lang, "target": tgt_lang}
+    known = {side: base_code(lang) in SCRIPTS for side, lang in langs.items()}
+    identified = {side: known_language(lang) for side, lang in langs.items()}
+    chinese = [
+        f"chinese:to={script}" for lang in langs.values() if (script := script_of_code(lang))
+    ]
+    return [
+        "html", "unicode", "controls", "whitespace", *chinese[:1],
+        "empty", "length", "word-length", "letters", *_for_known("script", known), "mojibake",
+        "numbers", "copy", "repetition", *_for_known("language", identified),
+        "length-ratio", "word-ratio", "duplicate",
+    ]  # fmt: skip
+
+
+def _for_known(name, known):
+    """A step that judges each side, for those sides that are known; none if there is none."""
+    unknown = [f"{side}=any" for side, is_known in known.items() if not is_known]
+    if len(unknown) == len(known):
+        return []
+    return [":".join([name, *unknown])]
 
 
 def explain_steps():

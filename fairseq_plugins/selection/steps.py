@@ -240,8 +240,8 @@ class Copy(Filter):
             self._refuse("words", self.words, "1 or more")
 
     def why(self, record, text, context):
-        share = copied_share(record.source, text, self.words)
-        return f"{share:.0%} of the words" if share is not None and share > self.max else None
+        share = copied_share(record.source, text, self.max, self.words)
+        return None if share is None else f"{share:.0%} of the words"
 
 
 @dataclass(frozen=True)
