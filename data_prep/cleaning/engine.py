@@ -210,10 +210,8 @@ class Pass:
 
     def _result(self, batch, tallies):
         if self.following is None:
-            return tuple(
-                "".join(f"{line}\n" for line in lines).encode()
-                for lines in (batch.src, batch.tgt, batch.numbers.tolist())
-            )
+            lines = batch.src, batch.tgt, map(str, batch.numbers.tolist())
+            return tuple(("\n".join(side) + "\n").encode() for side in lines)
         number, step = self.following
         started = time.thread_time()
         if isinstance(step, Measured):
@@ -315,7 +313,9 @@ def run_steps(blocks, pairs, steps, context, out_paths, scratch, apply, *, longe
     outcome = Outcome([Tally() for _ in steps])
     *text_paths, dropped_path = out_paths
     passes = _passes(steps)
-    tasks, settled = blocks, {}
+    tasks, settled = blocks, {
+        number: step.settled() for number, step in enumerate(steps) if isinstance(step, Measured)
+    }
     outcome.kept = pairs
     with contextlib.ExitStack() as stack:
         dropped = []
@@ -357,7 +357,7 @@ def _passes(steps):
     """[(steps that can be done together, what they have to prepare for or None)], numbered."""
     passes, own = [], []
     for number, step in enumerate(steps):
-        if isinstance(step, (Measured, Corpus)):
+        if isinstance(step, Corpus) or isinstance(step, Measured) and step.settled() is None:
             passes.append((own, (number, step)))
             own = []
         own.append((number, step))

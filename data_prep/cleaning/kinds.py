@@ -81,6 +81,10 @@ class Filter(CleaningStep, abc.ABC):
 class Measured(Filter):
     """A filter that needs a number from every pair of the corpus before it judges any."""
 
+    def settled(self):
+        """What the judgement rests on, where it is known without measuring; else None."""
+        return None
+
     @abc.abstractmethod
     def measure(self, src, tgt):
         """A number for each pair, an array; NaN where a pair says nothing."""

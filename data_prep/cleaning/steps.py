@@ -21,6 +21,7 @@ from data_prep.cleaning.kinds import (
 )
 from data_prep.cleaning.lengths import Empty, Length, LengthRatio, WordLength, WordRatio
 from data_prep.cleaning.repairs import Controls, Html, Unicode, Whitespace
+from data_prep.languages import SCRIPTS, base_code, known_language
 from data_prep.named_steps import by_name, parse_step, steps_help
 
 __all__ = [
