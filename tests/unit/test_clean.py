@@ -63,7 +63,7 @@ raw_lines = st.one_of(
 raw_pairs = st.lists(st.tuples(raw_lines, raw_lines), min_size=1, max_size=12)
 
 each_example_has_its_own_folder = settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
