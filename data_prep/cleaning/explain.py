@@ -150,7 +150,8 @@ def _repairs(data, lang, fate, steps):
         return
     text = data.decode("utf-8")
     done = steps[: steps.index(fate.dropped)] if fate.dropped in steps else steps
-    for repairs, group in itertools.groupby(map(parse, done), lambda step: isinstance(step, Repair)):
+    steps = map(parse, done)
+    for repairs, group in itertools.groupby(steps, lambda step: isinstance(step, Repair)):
         if repairs:
             group = list(group)
             (text,), changed = repair_all(group, [text], lang)

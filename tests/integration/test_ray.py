@@ -102,8 +102,8 @@ def connected(cluster):
 def test_cleaning_on_a_cluster_gives_the_same_bytes(connected, tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 300)  # so that there are a few of them
     raw, langs = write_folder(tmp_path / "raw", train=[*TRAIN, ("", "a"), TRAIN[3]]), ("de", "en")
-    for out, where in (("here", {"workers": 1}), ("there", {"engine": "ray", "address": connected})):
-        clean(raw, langs, tmp_path / out, **where)
+    clean(raw, langs, tmp_path / "here", workers=1)
+    clean(raw, langs, tmp_path / "there", engine="ray", address=connected)
     for path in (tmp_path / "here").iterdir():
         if path.name != "manifest.json":
             assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes()
