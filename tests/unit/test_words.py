@@ -84,6 +84,14 @@ def test_loops_are_found_as_their_definition_says(text, other, most):
         assert found is None
 
 
+@pytest.mark.parametrize("size, times", [(1, 6), (8, 6), (9, 1)])
+def test_a_loop_has_up_to_eight_words(size, times):
+    words = " ".join("abcdefghi"[:size])
+    text = " ".join([words] * 6)
+    assert most_repeated(text)[0] == times
+    assert repeated_more(text, 4, "") == (f"6 × {words!r}" if times == 6 else None)
+
+
 @pytest.mark.parametrize(
     "source, target, share",
     [
