@@ -17,7 +17,8 @@ of languages gets, --list-steps tells all. --steps FILE and --step take their pl
 given. A pair that fails several filters is counted under the first. Always there, asked for or
 not: lines that are not UTF-8 or longer than --max-line-bytes are dropped first, whitespace is
 repaired after all other repairs, a pair with an empty side goes, and at last one with a side that
-occurs in dev or test, exactly or nearly, of this folder or of a --held-out one (step held-out).
+occurs in dev or test, exactly or nearly, of this folder or of a --held-out one (step held-out;
+data_prep.overlap tells what is near).
 
 What became of a line? --explain tells it of a finished folder.
 
@@ -47,13 +48,15 @@ from tqdm import tqdm
 from data_prep import command
 from data_prep.cleaning.blocks import find_shards, read_blocks
 from data_prep.cleaning.engine import Decoded, Fitting, HeldOutOverlap, complete, run_steps
+from data_prep.cleaning.explain import explain
 from data_prep.cleaning.kinds import Repair
 from data_prep.cleaning.ledger import DROPPED, make_ledger, summary, table
 from data_prep.cleaning.steps import Context, default_steps, explain_steps, parse
+from data_prep.cluster import on_cluster
 from data_prep.files import copy_text, find_text, read_bitext, write_whole_folder
 from data_prep.manifest import write_json, write_manifest
 from data_prep.named_steps import read_steps
-from data_prep.overlap import HELD_OUT, HeldOut, find_split
+from data_prep.overlap import HELD_OUT, HeldOut, add_near_flags, find_split, near_settings
 from data_prep.processes import in_processes, usable_cores
 
 PROG = "data_prep.clean"
@@ -65,7 +68,7 @@ MUCH = 0.01  # of the lines: not a few accidents
 
 
 def clean(
-    text, langs, out, *, steps=None, step_files=(), held_out=(), lines=None,
+    text, langs, out, *, steps=None, step_files=(), held_out=(), near=None, lines=None,
     max_line_bytes=MAX_LINE_BYTES, workers=None, engine="local", address="auto",
 ):  # fmt: skip
     """Write the text folder ``out``; its ledger and the processor seconds of each step.
@@ -76,6 +79,7 @@ def clean(
         steps: descriptions, in order; None: ``default_steps`` of the languages.
         step_files: files that they were read from, for the manifest.
         held_out: further folders whose dev and test lines must not be trained on.
+        near: settings of ``HeldOut``: threshold, words, sides.
         lines: clean only so many training pairs, evenly spread over the corpus.
         max_line_bytes: longer lines are dropped before they are looked at.
         workers: processes; None: one for each usable core, or what a cluster has room for.
@@ -106,13 +110,16 @@ def clean(
             for path, lang in zip(paths[split], langs, strict=True):
                 copy_text(path, part / f"{split}.{lang}")
         folders = {Path(folder).resolve(): folder for folder in (*held_out, text)}
-        overlap = HeldOutOverlap(HeldOut.read(folders.values(), langs))
+        overlap = HeldOutOverlap(HeldOut.read(folders.values(), langs, **(near or {})))
         steps = [Fitting(), Decoded(), *steps, overlap]
         pairs, blocks = survey(shards, max_line_bytes)
         read = min(lines or pairs, pairs)
-        workers = workers or usable_cores()
-        processes = max(1, min(workers, blocks // BLOCKS_FOR_A_PROCESS))
-        with _apply_by(engine, address, processes, scratch) as apply:
+        if engine == "ray":
+            crew = on_cluster(address, workers)
+        else:
+            workers = min(workers or usable_cores(), max(1, blocks // BLOCKS_FOR_A_PROCESS))
+            crew = in_processes(workers, PRELOAD, scratch)
+        with crew as apply:
             outcome = run_steps(
                 read_blocks(shards, max_line_bytes), pairs, steps, context,
                 [*(part / f"train.{lang}" for lang in langs), part / "train.lines",
@@ -140,6 +147,7 @@ def clean(
                 "in": str(text),
                 "held_out": [str(folder) for folder in held_out],
                 "steps": [str(step) for step in steps[2:-1]],
+                "near": near,
                 "lines": lines,
                 "max_line_bytes": max_line_bytes,
             },
@@ -187,11 +195,6 @@ def check_held_out(src_path, tgt_path):
     return number
 
 
-def _apply_by(engine, address, processes, scratch):
-    if engine == "local":
-        return in_processes(processes, PRELOAD, scratch)
-
-
 def _find_held_out(folder, split, lang):
     try:
         return find_text(folder, split, lang)
@@ -226,6 +229,10 @@ def _main(argv=None):
     if args.list_steps:
         print(explain_steps())
         return
+    if args.explain:
+        for line in explain(args.out, args.explain, args.text):
+            print(line)
+        return
     langs = (args.source_lang, args.target_lang)
     if args.print_steps:
         print("\n".join(default_steps(*langs)))
@@ -238,8 +245,9 @@ def _main(argv=None):
     given = args.steps or args.step
     ledger, seconds = clean(
         args.text, langs, args.out, steps=steps if given else None, step_files=args.steps,
-        held_out=args.held_out, lines=args.lines, max_line_bytes=args.max_line_bytes,
-        workers=args.workers, engine=args.engine, address=args.address,
+        held_out=args.held_out, near=near_settings(args), lines=args.lines,
+        max_line_bytes=args.max_line_bytes, workers=args.workers, engine=args.engine,
+        address=args.address,
     )  # fmt: skip
     print(f"{table(ledger, seconds)}\n{args.out}: {summary(ledger)}", file=sys.stderr)
 
@@ -248,51 +256,58 @@ def _arguments(argv):
     words = command.parser(__doc__, f"python -m {PROG}")
     given = {*(sys.argv[1:] if argv is None else argv)}
     alone = given & {"--list-steps", "--check-steps", "--explain"}
-    whole = {"required": not alone and "--print-steps" not in given, "default": argparse.SUPPRESS}
+    unset = {"default": argparse.SUPPRESS}
+    whole = {"required": not alone and "--print-steps" not in given, **unset}
     words.add_argument(
         "--in", dest="text", metavar="DIR", help="folder with train, dev and test", **whole
     )
-    langs = {"required": not alone, "default": None if alone else argparse.SUPPRESS}
+    langs = {"required": not alone, **unset}
     words.add_argument("--source-lang", metavar="SRC", help="for example de", **langs)
     words.add_argument("--target-lang", metavar="TGT", help="for example en", **langs)
     words.add_argument(
-        "--out", metavar="DIR", help="text folder to write", default=argparse.SUPPRESS,
+        "--out", metavar="DIR", help="text folder to write", **unset,
         required=whole["required"] or "--explain" in given,
     )  # fmt: skip
     words.add_argument(
-        "--held-out", metavar="DIR", action="append", default=[],
+        "--held-out", metavar="DIR", action="append", **unset,
         help="another folder whose dev and test lines must not be trained on; may be repeated",
     )  # fmt: skip
+    add_near_flags(words)
     words.add_argument(
-        "--step", action="append", default=[], metavar="NAME[:OPTION=VALUE,...]",
+        "--step", action="append", **unset, metavar="NAME[:OPTION=VALUE,...]",
         help="a step; may be repeated, the order counts; the default steps are left out then",
     )  # fmt: skip
     words.add_argument(
-        "--steps", action="append", default=[], metavar="FILE",
+        "--steps", action="append", **unset, metavar="FILE",
         help="steps from a file, one a line, # begins a remark; they come before --step",
     )  # fmt: skip
     words.add_argument("--print-steps", action="store_true",
-                       help="print the default steps of the two languages, as for --steps")  # fmt: skip
+                       help="print the default steps of the languages, as for --steps")  # fmt: skip
     words.add_argument("--list-steps", action="store_true", help="tell all steps and their options")
     words.add_argument("--check-steps", action="store_true",
                        help="see whether the steps are right, and do no more")  # fmt: skip
     words.add_argument(
-        "--explain", type=int, nargs="+", metavar="N", default=argparse.SUPPRESS,
+        "--explain", type=int, nargs="+", metavar="N", **unset,
         help="tell what became of these lines of the input of a finished --out",
     )  # fmt: skip
     words.add_argument(
-        "--lines", type=int, metavar="N", default=None,
+        "--lines", type=int, metavar="N", **unset,
         help="take only N training pairs, evenly spread over the corpus, for a trial",
     )  # fmt: skip
     words.add_argument("--max-line-bytes", type=int, default=MAX_LINE_BYTES, metavar="N",
                        help="longer lines are dropped")  # fmt: skip
-    words.add_argument("--workers", type=int, metavar="N",
+    words.add_argument("--workers", type=int, metavar="N", **unset,
                        help="processes; unset: one for each usable core")  # fmt: skip
     words.add_argument("--engine", choices=ENGINES, default="local",
                        help="work on this machine, or on a Ray cluster")  # fmt: skip
-    words.add_argument("--address", default="auto",
-                       help="of the Ray cluster: HOST:PORT, ray://HOST:PORT, auto or local")  # fmt: skip
-    return words.parse_args(argv)
+    words.add_argument(
+        "--address", default="auto",
+        help="of the Ray cluster: HOST:PORT, ray://HOST:PORT, auto or local",
+    )  # fmt: skip
+    return words.parse_args(argv, argparse.Namespace(
+        text=None, source_lang=None, target_lang=None, out=None, held_out=[], step=[], steps=[],
+        explain=[], lines=None, workers=None,
+    ))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -192,9 +192,9 @@ _SEPARATORS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 def one_line(text):
     """``text`` in NFC with single spaces and no other white space or control characters."""
-    # of white space, only the space is printable: most lines are settled here
-    if (text.isprintable() and "  " not in text and text[:1] != " " != text[-1:]
-            and unicodedata.is_normalized("NFC", text)):  # fmt: skip
+    # what can be printed has no white space but spaces, and no control characters
+    if (text.isprintable() and "  " not in text and unicodedata.is_normalized("NFC", text)
+            and not text.startswith(" ") and not text.endswith(" ")):  # fmt: skip
         return text
     return _SEPARATORS.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
 

@@ -394,19 +394,8 @@ def _table(rows):
     )  # fmt: skip
 
 
-def main():
-    command.run(_main, PROG)
-
-
-def _main(argv=None):
-    started = time.monotonic()
-    parser = command.parser(__doc__, f"python -m {PROG}")
-    required = {"required": True, "default": argparse.SUPPRESS}
-    parser.add_argument("--source-lang", metavar="SRC", help="for example de", **required)
-    parser.add_argument("--target-lang", metavar="TGT", help="for example en", **required)
-    parser.add_argument(
-        "folders", nargs="+", metavar="DIR", default=argparse.SUPPRESS, help="text folders"
-    )
+def add_near_flags(parser):
+    """The flags that say which lines are near, for ``near_settings``."""
     parser.add_argument(
         "--near-threshold", type=float, default=NEAR_THRESHOLD, metavar="SHARE",
         help="words in common, of all words of two lines, that make them near",
@@ -420,6 +409,31 @@ def _main(argv=None):
         help="whether one near side makes a leak, or only both",
     )  # fmt: skip
     parser.add_argument("--exact-only", action="store_true", help="leave near leaks alone")
+
+
+def near_settings(args):
+    """Settings of ``HeldOut`` from parsed flags."""
+    return {
+        "threshold": None if args.exact_only else args.near_threshold,
+        "words": args.near_words,
+        "sides": args.near_sides,
+    }
+
+
+def main():
+    command.run(_main, PROG)
+
+
+def _main(argv=None):
+    started = time.monotonic()
+    parser = command.parser(__doc__, f"python -m {PROG}")
+    required = {"required": True, "default": argparse.SUPPRESS}
+    parser.add_argument("--source-lang", metavar="SRC", help="for example de", **required)
+    parser.add_argument("--target-lang", metavar="TGT", help="for example en", **required)
+    parser.add_argument(
+        "folders", nargs="+", metavar="DIR", default=argparse.SUPPRESS, help="text folders"
+    )
+    add_near_flags(parser)
     parser.add_argument("--workers", type=int, metavar="N", default=usable_cores(),
                         help="processes; here one for each core")  # fmt: skip
     parser.add_argument("--out", metavar="DIR", help="folder to make when no leak is found")
@@ -428,10 +442,7 @@ def _main(argv=None):
     )
     args = parser.parse_args(argv)
     langs = (args.source_lang, args.target_lang)
-    report = check(
-        args.folders, langs, threshold=None if args.exact_only else args.near_threshold,
-        words=args.near_words, sides=args.near_sides, workers=args.workers,
-    )  # fmt: skip
+    report = check(args.folders, langs, **near_settings(args), workers=args.workers)
     if args.json:
         write_json(args.json, report)
     if report["leaks"]:

@@ -1,7 +1,7 @@
 """Pairs that come again, found by hashes on disk, so that memory does not grow with the corpus.
 
-Each pair leaves the 128-bit XXH3 hash of what is compared, and its line number: 24 bytes. They lie in
-buckets by hash; a bucket is sorted by itself, so equal hashes meet. Of each group of equals the
+Each pair leaves the 128-bit XXH3 hash of what is compared, and its line number: 24 bytes. They lie
+in buckets by hash; a bucket is sorted by itself, so equal hashes meet. Of each group of equals the
 first in the corpus stays. Verdicts go into buckets by line number and come back in order.
 """
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from data_prep.named_steps import NamedStep
 
+ROUNDS = 50  # of repairs, far more than any text needs that nobody made for the purpose
+
 
 @dataclass(frozen=True)
 class Context:
@@ -39,6 +41,34 @@ class Repair(CleaningStep, abc.ABC):
         """The lines of one side, as many out as in."""
 
 
+def repair_all(repairs, texts, lang):
+    """(lines after the repairs, for each repair the set of lines that it changed).
+
+    What one has repaired may show what another repairs: &#195;&#169; is Ã©, and that is é. So all
+    are done again, on lines that changed, until nothing changes.
+    """
+    texts = list(texts)
+    changed = [set() for _ in repairs]
+    places = range(len(texts))
+    for _ in range(ROUNDS):
+        before = now = [texts[place] for place in places]
+        for repair, its in zip(repairs, changed, strict=True):
+            found = repair.repair(now, lang)
+            if found != now:
+                its.update(
+                    place for place, one, other in zip(places, now, found, strict=True)
+                    if one != other
+                )  # fmt: skip
+            now = found
+        if now == before:
+            break
+        for place, text in zip(places, now, strict=True):
+            texts[place] = text
+        places = [place for place, one, other in zip(places, before, now, strict=True)
+                  if one != other]  # fmt: skip
+    return texts, changed
+
+
 @dataclass(frozen=True)
 class Filter(CleaningStep, abc.ABC):
     """A step that judges pairs and changes nothing."""
@@ -55,6 +85,10 @@ class Filter(CleaningStep, abc.ABC):
 @dataclass(frozen=True)
 class Measured(Filter):
     """A filter that needs a number from every pair of the corpus before it judges any."""
+
+    def settled(self):
+        """What the judgement rests on, where it is known without measuring; else None."""
+        return None
 
     @abc.abstractmethod
     def measure(self, src, tgt):

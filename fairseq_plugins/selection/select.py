@@ -210,7 +210,8 @@ def _survey(read, source):
     """
     lines = with_reference = 0
     width = 1
-    for record in tqdm(read(), desc="checking", unit=" sentences", unit_scale=True, **bar_settings()):
+    bar = {"unit": " sentences", "unit_scale": True, **bar_settings()}
+    for record in tqdm(read(), desc="checking", **bar):
         lines += 1
         width = max(width, len(record.candidates))
         with_reference += _has_reference(record)
@@ -376,7 +377,9 @@ def _counted(batches, lines, what):
     """The batches, shown by a bar that opens with the first: before, another one may run."""
     bar = None
     for batch in batches:
-        bar = bar or tqdm(total=lines, desc=what, unit=" sentences", unit_scale=True, **bar_settings())
+        bar = bar or tqdm(
+            total=lines, desc=what, unit=" sentences", unit_scale=True, **bar_settings()
+        )
         yield batch
         bar.update(len(batch))
     if bar is not None:
