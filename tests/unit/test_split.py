@@ -190,7 +190,7 @@ def test_dev_and_test_share_no_line_and_near_ones_neither(tmp_path):
         src, tgt = sentence(number % 20)
         pairs.append((f"{src} Und so geht es {number}.", sentence(1000 + number)[1]))
     raw = corpus(tmp_path / "raw", pairs)
-    with pytest.raises(ValueError, match=r"only 0 of 20 pairs for dev .*\(\d+ other set\)"):
+    with pytest.raises(ValueError, match=r"only 0 of 20 pairs for dev .*\(360 other set\)"):
         run(raw)
     report = check([run(corpus(tmp_path / "other"))], LANGS)
     assert not report["leaks"] and not any(
@@ -221,6 +221,7 @@ def test_steps_judge_repaired_text_in_order_and_measure_what_is_left():
     assert [one.why for one in judged] == [None, "empty", "length", "length", "not UTF-8"]
     assert [one.number for one in judged] == [7, 8, 9, 10, 99]
     assert judge(pairs[:1], steps, Context(LANGS), 3)[0].why == "too short"
+    assert judge(pairs[1:2], steps, Context(LANGS), 1)[0].why == "empty"  # nothing goes on
 
 
 def test_what_is_measured_is_measured_of_pairs_that_go_on():
@@ -239,15 +240,20 @@ def test_a_document_without_a_fit_line_goes_back_to_train():
     assert filled == (fit[:3], {5: "too short"}, [fit[3:]], Counter({"too short": 3}))
 
 
+def test_a_document_longer_than_the_set_is_left_for_another():
+    fit = [Judged(number, *sentence(number), None) for number in range(1, 7)]
+    assert fill([fit[:4], fit[4:]], 2, HeldOut([])) == (fit[4:], {}, [fit[:4]], Counter())
+
+
 # -- drawing ---------------------------------------------------------------------------------
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 30), st.integers(1, 6)), min_size=1, max_size=60),
+    st.lists(st.tuples(st.integers(0, 12), st.integers(1, 6)), min_size=1, max_size=40),
     st.integers(1, 40),
 )
 def test_drawn_are_the_first_documents_in_order_until_there_are_enough(pieces, wanted):
-    drawn, whole = Drawn(wanted, longest=20), {}
+    drawn, whole = Drawn(wanted, longest=8), {}
     for place, lines in pieces:
         document = whole.setdefault(place, [])
         pairs = [(place, len(document) + number) for number in range(lines)]
@@ -257,13 +263,13 @@ def test_drawn_are_the_first_documents_in_order_until_there_are_enough(pieces, w
     expected, lines = {}, 0
     for place in sorted(whole):
         if place in drawn.documents:
-            expected[place] = whole[place] if len(whole[place]) <= 20 else None
+            expected[place] = whole[place] if len(whole[place]) <= 8 else None
             lines += len(expected[place] or ())
     assert drawn.documents == expected
     assert list(expected) == sorted(whole)[: len(expected)]  # the first, without a gap
     if drawn.last is None:
         assert len(expected) == len(whole)
-    if all(len(document) <= 20 for document in whole.values()):
+    if all(len(document) <= 8 for document in whole.values()):
         assert lines >= min(wanted, sum(map(len, whole.values())))
         last = max(expected)
         assert lines - len(expected[last] or ()) < wanted  # and no more than needed
