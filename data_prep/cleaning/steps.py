@@ -10,6 +10,7 @@ from data_prep.cleaning.content import (
     Repetition,
     Script,
 )
+from data_prep.cleaning.duplicates import Duplicate, NearDuplicate
 from data_prep.cleaning.kinds import (
     CleaningStep,
     Context,
@@ -32,6 +33,7 @@ STEPS = by_name(
     Html, Unicode, Controls, Whitespace, Chinese,
     Empty, Length, WordLength, LengthRatio, WordRatio, Letters, Script, ChineseScript, Mojibake,
     Language, Numbers, Copy, Repetition,
+    Duplicate, NearDuplicate,
 )  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def default_steps(src_lang, tgt_lang):
         "empty", "length", "word-length", "letters", *_for_known("script", known, script),
         "mojibake",
         "numbers", "copy", "repetition", *_for_known("language", identified, []),
-        "length-ratio", "word-ratio",
+        "length-ratio", "word-ratio", "duplicate",
     ]  # fmt: skip
 
 
