@@ -60,7 +60,7 @@ class Length(SideFilter):
 
 @dataclass(frozen=True)
 class WordLength(SideFilter):
-    """drops a pair with a word that is too long, so none: data in base 64, lost spaces"""
+    """drops a pair with a word that is too long to be one: encoded data, lost spaces"""
 
     name: ClassVar[str] = "word-length"
     max: int = option(100, "most characters between spaces")

@@ -309,6 +309,7 @@ def test_the_target_may_be_the_chinese_side():
         ("in den 90ern", "in the 1990s"),
         ("20世纪80年代初", "in the early 1980s"),
         ("im 18. Jahrhundert", "by the 1700s"),
+        ("im 18. Jahrhundert 7, 8 und 9", "seven, eight and nine in the 1700s"),
         ("5 тыс. рублей", "5,000 roubles"),
         ("130万人", "1.3 million people"),
         ("第三十五条", "Article 35"),

@@ -126,6 +126,7 @@ def test_what_is_still_broken_is_found(text, part):
         ("👩\u200d", "👩"),
         ("\u200d💻", "💻"),
         ("a\ufff9b\U000e0041", "ab"),
+        ("\ufffcBild", "Bild"),
     ],
 )  # fmt: skip
 def test_what_is_not_seen_goes(bad, good):
