@@ -100,13 +100,14 @@ def test_what_a_similarity_of_four_fifths_allows(size, one_added, one_left_out, 
     assert bool(index.nearest([*words[1:], "new"])) == one_exchanged
 
 
-@pytest.mark.parametrize(
-    "threshold, shared, of", [("0.7", 7, 10), ("0.6", 6, 10), ("0.55", 11, 20)]
-)
+# 25 × 0.56 is a little more than 14 in floating point, 17 / 0.68 a little less than 25
+@pytest.mark.parametrize("threshold, shared, of", [(0.8, 8, 10), (0.56, 14, 25), (0.68, 17, 25)])
 def test_a_similarity_of_just_the_threshold_is_near(threshold, shared, of):
-    words = [str(number) for number in range(of)]
-    assert NearIndex([words], float(threshold), 1).nearest(words[:shared])
-    assert not NearIndex([words], float(threshold), 1).nearest(words[: shared - 1])
+    words = [f"{number:02}" for number in range(of)]
+    for some in (words[:shared], words[-shared:]):
+        assert NearIndex([words], threshold, 1).nearest(some) == (shared / of, 0)
+        assert NearIndex([some], threshold, 1).nearest(words) == (shared / of, 0)
+        assert not NearIndex([words], threshold, 1).nearest(some[1:])
 
 
 def test_lines_of_too_few_words_are_near_to_none():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from data_prep import overlap
 from data_prep.near_duplicates import plain_words
 from data_prep.overlap import HeldOut, Leak, check, find_split, match_key
+from data_prep.processes import in_processes
 from tests.fixtures.bitext import DEV, TRAIN, run_module, write_folder
 
 LANGS = ("de", "en")
@@ -283,11 +284,20 @@ def test_all_leaks_are_counted_and_a_few_shown(tmp_path, capsys):
 
 
 def test_the_same_is_found_in_batches_by_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr(overlap, "BATCH", 7)
+    asked = []
+
+    def recorded(workers):
+        asked.append(workers)
+        return in_processes(workers)
+
+    monkeypatch.setattr(overlap, "in_processes", recorded)
     folder = write_folder(tmp_path / "a", test=TRAIN[3:30])
-    alone = check([folder], LANGS, workers=1)
+    alone = check([folder], LANGS, workers=2)  # little text, one process
+    assert (alone["leaks"], alone["pairs"]) == (27, {str(folder): len(TRAIN)})
+    monkeypatch.setattr(overlap, "BATCH", 7)
     monkeypatch.setattr(overlap, "BYTES_FOR_A_PROCESS", 1)
     assert check([folder], LANGS, workers=2) == alone
+    assert asked == [1, 2]
 
 
 def test_test_pairs_that_dev_knows_are_a_warning_only(tmp_path, capsys):
