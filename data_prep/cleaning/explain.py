@@ -1,5 +1,6 @@
 """What became of single lines of a corpus, told from what a finished cleaning left behind."""
 
+import contextlib
 import itertools
 import re
 import unicodedata
@@ -127,7 +128,7 @@ def _story(number, fate, raw, langs, steps):
     for side, lang in enumerate(langs):
         path, line, data = raw[number][side]
         yield f"  {lang}  {path}:{line}"
-        yield f"      {_shown(data.decode('utf-8', 'backslashreplace'))}"
+        yield f"      {_shown(data)}"
         for names, text in _repairs(data, lang, fate, steps):
             yield f"      {names}: {_shown(text)}"
     if fate and fate.dropped:
@@ -135,7 +136,7 @@ def _story(number, fate, raw, langs, steps):
             first = int(found[1])
             yield f"  line {first}, the first of its kind"
             for lang, (_, _, data) in zip(langs, raw[first], strict=True):
-                yield f"  {lang}  {_shown(data.decode('utf-8', 'backslashreplace'))}"
+                yield f"  {lang}  {_shown(data)}"
         if (found := _PLACE.fullmatch(fate.why)) and Path(found[1]).is_file():
             for line, held_out in enumerate(read_lines(found[1]), start=1):
                 if line == int(found[2]):
@@ -160,11 +161,17 @@ def _repairs(data, lang, fate, steps):
                 yield ", ".join(names), text
 
 
-def _shown(text):
-    """``text`` in quotes, with what cannot be seen written out, combining marks among it."""
+def _shown(line):
+    """A line in quotes, with what cannot be seen written out, combining marks among it.
+
+    Bytes are shown as text, where they are UTF-8.
+    """
+    if isinstance(line, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            line = line.decode("utf-8")
     shown = "".join(
         f"\\u{ord(character):04x}" if unicodedata.combining(character) else character
-        for character in repr(text[:MOST_CHARACTERS])
+        for character in repr(line[:MOST_CHARACTERS])
     )
-    more = len(text) - MOST_CHARACTERS
-    return shown if more <= 0 else f"{shown} and {more:,} more characters"
+    more = len(line) - MOST_CHARACTERS
+    return shown if more <= 0 else f"{shown} and {more:,} more"
