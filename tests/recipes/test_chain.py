@@ -95,7 +95,7 @@ def test_targets_and_filters_change_what_the_student_learns(finished, corpora, t
         "best-of-n:metric=chrf,top=1", "repetition:max=2",
     ] and settings["rejected"] == "reference"  # fmt: skip
     candidates = list(read_nbest(distilled / "decoded" / "train.en.nbest"))
-    source = read_text(corpora / "odd" / "train.de")
+    source = read_text(finished / "corpora" / "odd" / "text" / "train.de")
     assert [len(found) for found in candidates] == [4] * len(source)
     chosen = read_text(distilled / "text" / "train.en")
     assert chosen != read_text(finished / "distilled" / "odd" / "odd" / "text" / "train.en")
