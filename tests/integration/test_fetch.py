@@ -106,7 +106,9 @@ def full(world):
         in_paths=["all_talks_train.tsv"], in_ext="tsv",
     )  # fmt: skip
     table = "How are you?\tWie geht's?\nWell.\tGut.\n".encode()
-    world.known("Statmt-n-1-eng-deu", add("n.tsv.gz", gzip.compress(table)))
+    world.known(
+        "Statmt-n-1-eng-deu", add("n.tsv.gz", gzip.compress(table)), cite=["tiedemann2012parallel"]
+    )
     world.row("dev", "file:dev.{lang}", role="dev")
     # the catalogue names other columns than mtdata, as for Chinese talks
     world.row("talks", "mtdata:Neulab-t-1-eng-deu?de=3&en=2&document=1&detokenise=moses")
