@@ -358,7 +358,7 @@ def _write_about(folder, sets, counts):
 
 
 def references(sets):
-    """BibTeX of the sets as mtdata knows it; where it knows none, the catalogue's citation."""
+    """BibTeX of the sets as far as mtdata knows it, after the catalogue's citation of each."""
     lines = []
     for item in sets:
         lines.append(f"% {item.row.id}: {item.row.citation or 'nothing to cite is known'}\n")
