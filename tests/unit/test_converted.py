@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from subword_nmt.apply_bpe import BPE
 from subword_nmt.learn_bpe import learn_bpe
 
+from data_prep import subwords as module
 from data_prep.files import one_line
-from fairseq_plugins.generation import converted as module
-from fairseq_plugins.generation.converted import PairCodes
+from data_prep.subwords import PairCodes
 from tests.fixtures.bitext import TRAIN, write_side
 
 TEXT = [text for pair in TRAIN for text in pair]

@@ -13,7 +13,7 @@ import sentencepiece
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset, ListDataset
 
-from data_prep.subwords import Subwords
+from data_prep.subwords import SentencePieces
 from fairseq_plugins.data.mixture import MixtureDataset
 from fairseq_plugins.data.subword_sampling import PieceSampler, SampledSources
 from fairseq_plugins.data.tags import check_tag, put_before_sources
@@ -35,7 +35,7 @@ def learnt(kind, before="", **settings):
         vocab_size=340, model_type=kind, hard_vocab_limit=False, num_threads=1, minloglevel=2,
         **{"byte_fallback": True, "normalization_rule_name": "identity", **settings},
     )  # fmt: skip
-    return Subwords(sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()))
+    return SentencePieces(sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()))
 
 
 def dictionary_of(subwords):

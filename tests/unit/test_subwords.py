@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.subwords import Subwords, printable
-from data_prep.vocabulary import MODEL_FILE, learn
+from data_prep.learn_subwords import learn_sentencepieces
+from data_prep.subwords import SentencePieces, printable
+from data_prep.vocabulary import MODEL_FILE
 from tests.fixtures.bitext import TRAIN
 
-MODEL = learn([text for pair in TRAIN for text in pair], 305)
+MODEL = learn_sentencepieces([text for pair in TRAIN for text in pair], 305)
 
 AWKWARD = [
     "",
@@ -38,7 +39,7 @@ AWKWARD = [
 def subwords(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / MODEL_FILE
     path.write_bytes(MODEL)
-    return Subwords.load(path)
+    return SentencePieces.load(path)
 
 
 def as_fairseq_reads(pieces):
@@ -87,7 +88,7 @@ def test_text_is_not_rewritten(subwords):
 
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"subwords\.model is missing"):
-        Subwords.load(tmp_path / MODEL_FILE)
+        SentencePieces.load(tmp_path / MODEL_FILE)
 
 
 @pytest.mark.parametrize(
@@ -97,4 +98,4 @@ def test_a_missing_model_is_named(tmp_path):
 def test_a_damaged_model_is_named(tmp_path, data):
     (tmp_path / MODEL_FILE).write_bytes(data)
     with pytest.raises(ValueError, match=r"subwords\.model is not a SentencePiece model"):
-        Subwords.load(tmp_path / MODEL_FILE)
+        SentencePieces.load(tmp_path / MODEL_FILE)

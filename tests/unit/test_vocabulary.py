@@ -8,11 +8,11 @@ import pytest
 import sentencepiece
 
 from data_prep.files import sha256
+from data_prep.learn_subwords import learn_sentencepieces
 from data_prep.vocabulary import (
     MODEL_FILE,
     VOCABULARY_FILE,
     differences,
-    learn,
     make_vocabulary,
     read_vocabulary,
     sample_bitext,
@@ -87,43 +87,44 @@ def test_only_train_is_learnt_from(made, tmp_path):
 @pytest.mark.parametrize("size", [303, 308])
 def test_the_size_is_the_number_of_pieces(tmp_path, size):
     texts = [text for pair in TRAIN for text in pair]
-    model = sentencepiece.SentencePieceProcessor(model_proto=learn(texts, size))
+    model = sentencepiece.SentencePieceProcessor(model_proto=learn_sentencepieces(texts, size))
     assert model.get_piece_size() == size
 
 
 def test_a_line_of_any_length_is_learnt_from():
     texts = [text for pair in TRAIN for text in pair]
     long_line = "Donaudampfschiff " * 2000  # 34,000 bytes; SentencePiece stops at 4,192
-    model = sentencepiece.SentencePieceProcessor(model_proto=learn([*texts, long_line], SIZE))
+    made = learn_sentencepieces([*texts, long_line], SIZE)
+    model = sentencepiece.SentencePieceProcessor(model_proto=made)
     assert len(model.encode("Donaudampfschiff")) <= 2
 
 
 def test_too_large_a_size_names_the_largest_which_then_works():
     texts = [text for pair in TRAIN for text in pair]
     with pytest.raises(ValueError, match="largest possible --size is") as fault:
-        learn(texts, 8000)
+        learn_sentencepieces(texts, 8000)
     largest = int(re.search(r"is ([\d,]+)$", str(fault.value))[1].replace(",", ""))
-    assert len(learn(texts, largest)) > 0
+    assert len(learn_sentencepieces(texts, largest)) > 0
     with pytest.raises(ValueError, match="largest possible"):
-        learn(texts, largest + 1)
+        learn_sentencepieces(texts, largest + 1)
 
 
 def test_a_size_too_small_for_the_characters_names_how_many_are_needed():
     texts = ["".join(chr(0x4E00 + number) for number in range(100))]
     with pytest.raises(ValueError, match="need at least 36"):
-        learn(texts, 300, character_coverage=1.0)
+        learn_sentencepieces(texts, 300, character_coverage=1.0)
 
 
 @pytest.mark.parametrize("size", [-1, 0, 259])
 def test_a_size_without_room_for_pieces_is_refused(size):
     with pytest.raises(ValueError, match=f"--size {size} leaves no room"):
-        learn(["a"], size)
+        learn_sentencepieces(["a"], size)
 
 
 @pytest.mark.parametrize("coverage", [0, 0.5, 1.1])
 def test_a_coverage_that_is_no_share_is_refused(coverage):
     with pytest.raises(ValueError, match="--character-coverage is a share"):
-        learn(["a"], 300, character_coverage=coverage)
+        learn_sentencepieces(["a"], 300, character_coverage=coverage)
 
 
 # -- sampling ------------------------------------------------------------------------------
@@ -131,29 +132,32 @@ def test_a_coverage_that_is_no_share_is_refused(coverage):
 
 def sample(tmp_path, pairs, lines, seed=1):
     write_folder(tmp_path, train=pairs, dev=None, test=None)
-    return sample_bitext(tmp_path / "train.de", tmp_path / "train.en", lines, seed)
+    return sample_bitext([(tmp_path / "train.de", tmp_path / "train.en")], lines, seed)
 
 
 def test_a_small_corpus_is_taken_whole_and_in_order(tmp_path):
-    texts, pairs = sample(tmp_path, TRAIN, 1000)
-    assert texts == [text for pair in TRAIN for text in pair]
-    assert pairs == len(TRAIN)
+    assert sample(tmp_path, TRAIN, 1000) == (TRAIN, len(TRAIN))
 
 
 def test_a_sample_holds_both_sides_of_pairs_from_the_whole_corpus(tmp_path):
     pairs = [(f"links {number}", f"rechts {number}") for number in range(1000)]
-    texts, _ = sample(tmp_path, pairs, 100)
-    assert len(texts) == 100
-    chosen = [int(text.split()[1]) for text in texts]
-    assert chosen[::2] == chosen[1::2] == sorted(chosen[::2])
-    assert max(chosen) > 800
-    assert sample(tmp_path, pairs, 100)[0] == texts
-    assert sample(tmp_path, pairs, 100, seed=2)[0] != texts
+    chosen, _ = sample(tmp_path, pairs, 100)
+    assert len(chosen) == 50 and set(chosen) <= set(pairs)
+    numbers = [int(src.split()[1]) for src, _ in chosen]
+    assert numbers == sorted(numbers) and max(numbers) > 800
+    assert sample(tmp_path, pairs, 100)[0] == chosen
+    assert sample(tmp_path, pairs, 100, seed=2)[0] != chosen
 
 
-def test_characters_that_sentencepiece_reserves_do_not_cost_the_line(tmp_path):
-    texts, _ = sample(tmp_path, [("ein ▅ Block", "a\u2028block"), ("", " ")], 100)
-    assert texts == ["ein Block", "a block"]
+def test_a_sample_is_printable(tmp_path):
+    pairs, _ = sample(tmp_path, [("ein\u3000u\u0308", "a\u2028block"), ("", " ")], 100)
+    assert pairs == [("ein ü", "a block"), ("", "")]
+
+
+def test_characters_that_sentencepiece_reserves_do_not_cost_the_line():
+    texts = [f"{text} ▅ Dampf" for pair in TRAIN for text in pair]
+    model = learn_sentencepieces([*texts, "▅"], SIZE)
+    assert model == learn_sentencepieces([text.replace(" ▅", "") for text in texts], SIZE)
 
 
 # -- reading -------------------------------------------------------------------------------
@@ -164,7 +168,7 @@ def test_a_vocabulary_is_read_as_it_was_made(made):
     assert (vocabulary.kind, vocabulary.source_lang, vocabulary.target_lang) == (
         "sentencepiece", "de", "en"
     )  # fmt: skip
-    subwords = vocabulary.subwords()
+    subwords = vocabulary.subwords("de")
     assert subwords.decode(subwords.encode("Das Haus")) == "Das Haus"
 
 
