@@ -53,8 +53,8 @@ def learn_sentencepieces(texts, size, character_coverage=0.9995, model_type="uni
             # the text stays as it is ("…" would become "..."): references are never altered,
             # and a student that cannot write their characters cannot match them
             normalization_rule_name="identity",
-            # longer lines are left out silently, so none is longer (unit: bytes)
-            max_sentence_length=max((len(text.encode()) for text in texts), default=0) + 1,
+            # longer lines are left out silently, so none is longer (unit: bytes; at least 10)
+            max_sentence_length=max([9, *(len(text.encode()) for text in texts)]) + 1,
             # sums of floats depend on how lines are shared out among threads
             num_threads=1,
             minloglevel=2,

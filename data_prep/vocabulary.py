@@ -434,7 +434,7 @@ def _write_record(folder, kind, langs):
 
 
 def adopt_vocabulary(source_lang, target_lang, out, *, model=None, codes=None, dictionaries=(),
-                     vocabularies=(), vocabulary_threshold=1, tokeniser=None,
+                     vocabularies=(), vocabulary_threshold=0, tokeniser=None,
                      truecasers=()):  # fmt: skip
     """Write the vocabulary folder ``out`` of a model that exists; return its ``Vocabulary``.
 
@@ -575,6 +575,11 @@ def _main(argv=None):
         if "train" not in args:
             raise ValueError("--train is missing; or name a model's own files with --from-model "
                              "or --from-codes")  # fmt: skip
+        for flag, kinds in _ONLY_FOR.items():
+            if flag in args and args.get("kind", "unigram") not in kinds:
+                raise ValueError(
+                    f"--{flag.replace('_', '-')} belongs to --kind {' and '.join(kinds)}"
+                )
         size = args.pop("size", DEFAULT_SIZE)
         make_vocabulary(args.pop("train"), *places, size, out, tokeniser=tokeniser, **args)
         return
@@ -606,6 +611,7 @@ def _main(argv=None):
 
 
 DEFAULT_SIZE = 8000
+_ONLY_FOR = {"character_coverage": ("unigram", "bpe"), "vocabulary_threshold": ("subword-nmt",)}
 _TAKEN_OVER = {
     "from_model": "model", "from_codes": "codes", "from_dictionary": "dictionaries",
     "from_vocabulary": "vocabularies", "from_truecaser": "truecasers",
@@ -654,7 +660,7 @@ def _parser():
         "--vocabulary-threshold", type=int, metavar="N",
         help="subword-nmt: a piece that occurs fewer times in a language is split there (default: "
         "50, as in its README; less for a few thousand lines); with --from-vocabulary, what "
-        "apply-bpe was given (default there: 1)",
+        "apply-bpe was given (default there: 0)",
     )  # fmt: skip
     learning.add_argument(
         "--sample-lines", type=int, metavar="LINES",
