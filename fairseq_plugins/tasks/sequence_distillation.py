@@ -29,7 +29,7 @@ from fairseq.tasks.translation import TranslationTask
 from omegaconf import DictConfig
 
 from data_prep.files import find_text, read_lines
-from data_prep.vocabulary import read_vocabulary
+from data_prep.vocabulary import differences, read_vocabulary
 from fairseq_plugins.checkpoints import (
     TRUST_VARIABLE,
     check_vocabulary,
@@ -228,7 +228,8 @@ class SequenceDistillationTask(TranslationTask):
         theirs = read_vocabulary(folder)
         if theirs.files != self.vocabulary.files:
             raise ValueError(
-                f"{folder} and {self.data_folder} were prepared with different vocabularies; "
+                f"{folder} and {self.data_folder} were prepared with different vocabularies "
+                f"({', '.join(differences(self.vocabulary.files, theirs.files))}); "
                 f"prepare both with the same one (python -m data_prep.binarise --vocabulary ...)"
             )
 

@@ -354,7 +354,7 @@ def test_the_same_text_gives_the_same_codes(codes_folder, tmp_path):
 def test_settings_of_the_tokeniser_are_part_of_the_fingerprint(tmp_path):
     text = write_folder(tmp_path / "text", train=[("aber ja", "yes but")] * 20)
     made = [
-        make_vocabulary(text, "de", "en", 300, tmp_path / str(number), tokeniser=settings).files
+        make_vocabulary(text, "de", "en", 270, tmp_path / str(number), tokeniser=settings).files
         for number, settings in enumerate([None, Settings(), Settings(escape=False)])
     ]
     assert differences(made[0], made[1]) == differences(made[1], made[2]) == ["tokeniser.json"]
@@ -447,7 +447,7 @@ def test_codes_cut_text_into_pieces_of_the_given_dictionaries(codes_folder, tmp_
 def test_a_vocabulary_filter_is_applied_with_its_threshold(codes_folder, tmp_path):
     ours = read_vocabulary(codes_folder)
     vocabularies, truecasers = (
-        [codes_folder / f"{name}.{lang}" for lang in ("de", "en")] for name in ("vocab", "truecaser")
+        [codes_folder / f"{name}.{lang}" for lang in ours.langs] for name in ("vocab", "truecaser")
     )
     given = {
         "codes": codes_folder / "bpe.codes", "dictionaries": [codes_folder / "dict.en.txt"],
