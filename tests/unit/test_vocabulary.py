@@ -384,6 +384,14 @@ def test_little_text_for_the_threshold_is_said(tmp_path, capsys):
     assert "lower --vocabulary-threshold" not in capsys.readouterr().err
 
 
+def test_text_without_spaces_is_said_to_be_slow_to_learn(tmp_path, capsys):
+    pairs = [("你好世界" * 5, "hello world")] * 20
+    text = write_folder(tmp_path / "text", train=pairs, langs=("zh", "en"))
+    make_vocabulary(text, "zh", "en", 250, tmp_path / "made", kind="subword-nmt")
+    said = [line for line in capsys.readouterr().err.splitlines() if "without spaces" in line]
+    assert len(said) == 1 and said[0].startswith("words of zh have 20 characters")
+
+
 # -- of a model that exists ----------------------------------------------------------------
 
 
