@@ -6,8 +6,7 @@ prepared folder:
 
   train.SRC-TGT.SRC.bin .idx ...   fairseq's binaries of train, valid (which is dev) and test
   valid.SRC valid.TGT test.*       the untouched text of dev and test, to score against
-  subwords.model, dict.*.txt, vocabulary.json
-                                   copies of the vocabulary
+  dict.*.txt, vocabulary.json ...  copies of the vocabulary's files
   manifest.json                    what made it: lines, pieces, unknown pieces, pairs dropped
 
 Every sentence in the binaries is counted and measured against the text it came from.
@@ -15,6 +14,9 @@ A training pair is dropped, and its line number kept in the manifest, when a sid
 than --max-pieces pieces (fairseq would leave it out without a word) or no text (a teacher
 can fail on a sentence, and nothing is to be learnt from that). Dev and test are never
 altered: there, a pair that is too long is an error, and an empty line stays.
+
+A piece that the dictionary lacks becomes <unk>. With byte fallback there is none; of subword-nmt
+these are characters that its training text lacked. They are counted, and a few are shown.
 
 Examples:
   python -m data_prep.binarise --train corpora/medical/text --vocabulary vocabulary \\
@@ -25,6 +27,7 @@ Examples:
 """
 
 import argparse
+import functools
 import os
 import shutil
 import struct
@@ -32,6 +35,7 @@ import subprocess
 import sys
 import time
 from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -41,11 +45,13 @@ from tqdm import tqdm
 from data_prep import command
 from data_prep.files import copy_text, find_text, read_bitext, sha256, write_whole_folder
 from data_prep.manifest import write_manifest
-from data_prep.vocabulary import VOCABULARY_FILE, read_vocabulary
+from data_prep.processes import in_processes
+from data_prep.vocabulary import VOCABULARY_FILE, read_pieces, read_vocabulary
 
 PROG = "data_prep.binarise"
 FAIRSEQ_NAMES = {"train": "train", "dev": "valid", "test": "test"}
 BATCH = 10_000  # pairs encoded at a time
+EXAMPLES = 10  # of unknown pieces, the most frequent
 INDEX_HEADER = "<9sQBQ"  # magic, version, code of the number type, sentences
 INDEX_MAGIC = b"MMIDIDX\x00\x00"
 
@@ -57,44 +63,52 @@ class Encoded:
     Attributes:
         lines: pairs read.
         sizes: pieces of each kept sentence, by side.
-        unknown: pieces that the dictionary lacks, by side.
+        unknown: pieces that the dictionary lacks, and how often each is there, by side.
         dropped: line numbers of training pairs left out, by reason.
     """
 
     lines: int = 0
     sizes: tuple = field(default_factory=lambda: (array("i"), array("i")))
-    unknown: list = field(default_factory=lambda: [0, 0])
+    unknown: tuple = field(default_factory=lambda: (Counter(), Counter()))
     dropped: dict = field(default_factory=lambda: {"too long": [], "empty": []})
 
     def counts(self, langs):
         """The numbers for the manifest."""
         record = {"lines": self.lines, "pairs": len(self.sizes[0])}
         for lang, sizes, unknown in zip(langs, self.sizes, self.unknown, strict=True):
-            record[lang] = {"pieces": sum(sizes), "unknown": unknown, "empty": sizes.count(0)}
+            record[lang] = {
+                "pieces": sum(sizes),
+                "unknown": unknown.total(),
+                "unknown_examples": dict(unknown.most_common(EXAMPLES)),
+                "empty": sizes.count(0),
+            }
         return {**record, "dropped_lines": self.dropped}
 
 
-def encode_split(paths, out_paths, subwords, known, max_pieces, training, threads=1):
+def encode_split(paths, out_paths, vocabulary, known, max_pieces, training, workers=1):
     """Write both sides of a split as pieces between spaces; the ``Encoded`` account of it.
 
     Args:
         paths, out_paths: source and target side.
-        subwords: the model, a ``Subwords``.
+        vocabulary: a ``Vocabulary``.
         known: pieces of each side's dictionary, two sets.
         max_pieces: longest sentence that is let through, in pieces.
         training: drop pairs that are too long or empty; otherwise the first are an error.
+        workers: threads or processes that encode.
 
     Raises:
         ValueError: a pair is too long and may not be dropped, or no pair is there.
     """
     encoded = Encoded()
-    pairs = read_bitext(*paths)
     bar = tqdm(desc=f"encoding {paths[0].name}", unit=" pairs", unit_scale=True)
-    with bar, open(out_paths[0], "w", encoding="utf-8", newline="\n") as src_out, \
+    # what is not written in C and runs in threads runs in processes
+    threaded = all(subwords.threaded for subwords in _subwords(vocabulary))
+    processes, threads = (1, workers) if threaded else (workers, 1)
+    encode = functools.partial(_encode, vocabulary, threads)
+    with bar, in_processes(processes) as apply, \
+            open(out_paths[0], "w", encoding="utf-8", newline="\n") as src_out, \
             open(out_paths[1], "w", encoding="utf-8", newline="\n") as tgt_out:  # fmt: skip
-        while batch := list(islice(pairs, BATCH)):
-            numbers, *sides = zip(*batch, strict=True)
-            sides = [subwords.encode_batch(side, threads) for side in sides]
+        for numbers, *sides in apply(encode, _batches(read_bitext(*paths))):
             for number, *pair in zip(numbers, *sides, strict=True):
                 longest = max((0, 1), key=lambda side: len(pair[side]))
                 if len(pair[longest]) > max_pieces:
@@ -112,9 +126,9 @@ def encode_split(paths, out_paths, subwords, known, max_pieces, training, thread
                 for side, out in enumerate((src_out, tgt_out)):
                     out.write(" ".join(pair[side]) + "\n")
                     encoded.sizes[side].append(len(pair[side]))
-                    encoded.unknown[side] += sum(piece not in known[side] for piece in pair[side])
-            encoded.lines += len(batch)
-            bar.update(len(batch))
+                    encoded.unknown[side].update(p for p in pair[side] if p not in known[side])
+            encoded.lines += len(numbers)
+            bar.update(len(numbers))
     if not encoded.sizes[0]:
         reasons = [f"{len(lines):,} {why}" for why, lines in encoded.dropped.items() if lines]
         reason = f"of {encoded.lines:,} pairs, {' and '.join(reasons)}" if reasons else "no lines"
@@ -122,10 +136,25 @@ def encode_split(paths, out_paths, subwords, known, max_pieces, training, thread
     return encoded
 
 
-def read_dictionary(path):
-    """The pieces of a fairseq dictionary, a set."""
-    with open(path, encoding="utf-8", newline="\n") as lines:
-        return {line.rsplit(" ", 1)[0] for line in lines}
+def _batches(pairs):
+    while batch := list(islice(pairs, BATCH)):
+        yield batch
+
+
+def _encode(vocabulary, threads, batch):
+    """[line numbers, source pieces, target pieces] of pairs with their numbers."""
+    numbers, *sides = zip(*batch, strict=True)
+    return [
+        numbers,
+        *(subwords.encode_batch(side, threads)
+          for subwords, side in zip(_subwords(vocabulary), sides, strict=True)),
+    ]  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1)
+def _subwords(vocabulary):
+    """``Subwords`` of both languages, loaded once in each process."""
+    return [vocabulary.subwords(lang) for lang in vocabulary.langs]
 
 
 def binary_sizes(prefix):
@@ -235,7 +264,7 @@ def binarise(train, vocabulary, out, *, held_out=None, splits=tuple(FAIRSEQ_NAME
         raise ValueError(f"--workers and --max-pieces are above 0, not {workers} and {max_pieces}")
     out = Path(out)
     vocabulary = read_vocabulary(vocabulary)
-    langs = (vocabulary.source_lang, vocabulary.target_lang)
+    langs = vocabulary.langs
     splits = [split for split in FAIRSEQ_NAMES if split in splits]
     folders = {split: train if split == "train" else held_out or train for split in splits}
     paths = {
@@ -243,8 +272,7 @@ def binarise(train, vocabulary, out, *, held_out=None, splits=tuple(FAIRSEQ_NAME
         for split, folder in folders.items()
     }
     find_command("fairseq-preprocess")  # before the long work
-    subwords = vocabulary.subwords()
-    known = [read_dictionary(vocabulary.dictionary(lang)) for lang in langs]
+    known = [read_pieces(vocabulary.dictionary(lang)).keys() for lang in langs]
     with write_whole_folder(out) as part:
         vocabulary.copy_to(part)
         work, binaries = part / "work", part / "work" / "binaries"
@@ -253,8 +281,8 @@ def binarise(train, vocabulary, out, *, held_out=None, splits=tuple(FAIRSEQ_NAME
         for split in splits:
             name = FAIRSEQ_NAMES[split]
             encoded[split] = encode_split(
-                paths[split], [work / f"{name}.{lang}" for lang in langs], subwords, known,
-                max_pieces, training=split == "train", threads=workers,
+                paths[split], [work / f"{name}.{lang}" for lang in langs], vocabulary, known,
+                max_pieces, training=split == "train", workers=workers,
             )  # fmt: skip
             if split != "train":
                 for path, lang in zip(paths[split], langs, strict=True):
@@ -296,14 +324,16 @@ def binarise(train, vocabulary, out, *, held_out=None, splits=tuple(FAIRSEQ_NAME
 def summary(encoded):
     """One sentence for people: pairs of each split, what was dropped, unknown pieces."""
     pairs = ", ".join(f"{len(split.sizes[0]):,} {name}" for name, split in encoded.items())
-    unknown = sum(sum(split.unknown) for split in encoded.values())
+    unknown = sum((side for split in encoded.values() for side in split.unknown), Counter())
+    shown = ", ".join(piece for piece, _ in unknown.most_common(EXAMPLES))
     dropped = [
         f"{len(lines):,} training pairs dropped ({reason})"
         for split in encoded.values()
         for reason, lines in split.dropped.items()
         if lines
     ]
-    return ", ".join([f"{pairs} pairs", f"{unknown:,} unknown pieces", *dropped])
+    found = f"{unknown.total():,} unknown pieces" + (f" ({shown})" if shown else "")
+    return ", ".join([f"{pairs} pairs", found, *dropped])
 
 
 def main():

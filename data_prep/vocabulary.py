@@ -1,12 +1,12 @@
-"""Learn one joint subword vocabulary from general-domain text.
+"""Learn one joint subword vocabulary from general-domain text, or take over a model's own.
 
-Reads train.SRC and train.TGT of a text folder and writes a vocabulary folder:
+Reads train.SRC and train.TGT of text folders and writes a vocabulary folder:
 
-  subwords.model    SentencePiece unigram model of both languages, with byte
-                    fallback, so that no character is ever unknown
-  dict.SRC.txt      the same pieces as a fairseq dictionary
+  subwords.model    SentencePiece model of both languages; or, of subword-nmt, bpe.codes
+                    and for each language vocab.LANG, the pieces that its lines are cut into
+  dict.SRC.txt      the pieces of both languages as a fairseq dictionary
   dict.TGT.txt      the same file for the other language: the vocabulary is joint
-  vocabulary.json   languages and the SHA-256 of each file, by which every
+  vocabulary.json   kind, languages and the SHA-256 of each file, by which every
                     prepared folder and checkpoint is checked
   manifest.json     what made it
 
@@ -14,37 +14,82 @@ Learn it once per language pair, on general-domain text only, and use it for eve
 domain: a student can only be adapted from a model that has the same vocabulary.
 The same text, settings and seed give the same bytes.
 
+Which --kind?
+  unigram      when in doubt. SentencePiece with byte fallback: whatever the text, no
+               character is ever unknown, and every line comes back as it was
+  bpe          the same with byte-pair merges, where results are compared with BPE models
+  subword-nmt  joint BPE as in older papers, which usually --tokenise as well. It has no byte
+               fallback: all characters of the training text are pieces, and any other
+               becomes <unk>; binarise counts them. Not for Chinese as it is written: without
+               spaces whole clauses are one word, and learning may take hours
+
+Text is not tokenised. With --tokenise moses it is, by sacremoses, and undone in whatever is
+decoded: for models that were trained on such text. It is not undone exactly: of our text 1 %
+(German) to 12 % (English manuals) of the lines come back with other spaces, with --truecase
+2 to 19 % with other capitals too. Chinese is not cut into words, only some punctuation is
+split off, and half of the lines change: use it for Chinese as the source only.
+
 Example:
   python -m data_prep.vocabulary --train corpora/general/text \\
       --source-lang de --target-lang en --size 8000 --out vocabulary
+
+A model that exists brings its vocabulary: its SentencePiece model, or its codes and the
+fairseq dictionaries it was trained with, and what its text went through before.
+  python -m data_prep.vocabulary --from-model theirs/spm.model \\
+      --from-dictionary theirs/dict.de.txt theirs/dict.en.txt \\
+      --source-lang de --target-lang en --out vocabulary
+  python -m data_prep.vocabulary --from-codes theirs/bpe.codes \\
+      --from-dictionary theirs/dict.de.txt theirs/dict.en.txt --tokenise moses \\
+      --source-lang de --target-lang en --out vocabulary
 """
 
 import argparse
-import io
 import random
 import re
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import sentencepiece
 from tqdm import tqdm
 
-from data_prep import command
-from data_prep.files import find_text, read_bitext, sha256, write_whole, write_whole_folder
+from data_prep import command, moses
+from data_prep.files import (
+    find_text,
+    read_bitext,
+    read_lines,
+    sha256,
+    write_whole,
+    write_whole_folder,
+)
+from data_prep.learn_subwords import CONTROL_PIECES, learn_codes, learn_sentencepieces
 from data_prep.manifest import read_json, write_json, write_manifest
-from data_prep.subwords import Subwords, printable
+from data_prep.subwords import (
+    RESERVED,
+    SEPARATOR,
+    WORD_START,
+    PairCodes,
+    SentencePieces,
+    Tokenised,
+    printable,
+)
 
 PROG = "data_prep.vocabulary"
 VOCABULARY_FILE = "vocabulary.json"
 MODEL_FILE = "subwords.model"
-BYTE_PIECES = 256  # byte fallback: one piece per byte value
-CONTROL_PIECES = 3  # <unk> <s> </s>, which fairseq's dictionary adds by itself
+CODES_FILE = "bpe.codes"
+TOKENISER_FILE = "tokeniser.json"
+KINDS = (SentencePieces.kind, PairCodes.kind)  # what is in vocabulary.json
+LEARNT_KINDS = ("unigram", "bpe", "subword-nmt")  # what --kind takes
 
-# SentencePiece silently leaves out lines that hold this character, which it uses inside
-SENTENCEPIECE_RESERVED = "\u2585"
+# fewer of a dictionary's entries among the pieces of a model mean that they are no pair; a few
+# others may be tags, or characters that the model does not know
+LEAST_EXPLAINED = 0.9
+PADDING = re.compile(r"madeupword\d+")  # fairseq makes the size of a dictionary a multiple of 8
+EXAMPLES = 3
+LONG_WORDS = 12  # characters on average; German and Russian have 5, Chinese has 20
 
 
 @dataclass(frozen=True)
@@ -53,7 +98,7 @@ class Vocabulary:
 
     Attributes:
         folder: where the files lie, a Path.
-        kind: how text becomes pieces; "sentencepiece".
+        kind: how text becomes pieces; "sentencepiece" or "subword-nmt".
         source_lang, target_lang: language codes.
         files: name to SHA-256; the fingerprint that travels with data and models.
     """
@@ -62,11 +107,31 @@ class Vocabulary:
     kind: str
     source_lang: str
     target_lang: str
-    files: dict
+    files: dict = field(hash=False)
 
-    def subwords(self):
-        """The subword model, ready to encode and decode."""
-        return Subwords.load(self.folder / MODEL_FILE)
+    @property
+    def langs(self):
+        """(source language, target language)."""
+        return self.source_lang, self.target_lang
+
+    def subwords(self, lang):
+        """What turns lines of a language into pieces and back, a ``Subwords``."""
+        if self.kind == SentencePieces.kind:
+            subwords = SentencePieces.load(self.folder / MODEL_FILE)
+        else:
+            known = read_pieces(self.folder / pieces_file(lang))
+            subwords = PairCodes.load(self.folder / CODES_FILE, known)
+        if TOKENISER_FILE not in self.files:
+            return subwords
+        truecaser = truecaser_file(lang)
+        return Tokenised(
+            subwords,
+            moses.Moses(
+                lang,
+                moses.Settings.read(self.folder / TOKENISER_FILE),
+                self.folder / truecaser if truecaser in self.files else None,
+            ),
+        )
 
     def dictionary(self, lang):
         """Path of the fairseq dictionary of a language."""
@@ -106,10 +171,10 @@ def read_vocabulary(folder):
             f"{record_path} does not describe a vocabulary (kind, source_lang, target_lang, "
             "files); copy the folder again or learn the vocabulary anew"
         ) from None
-    if vocabulary.kind != "sentencepiece":
+    if vocabulary.kind not in KINDS:
         raise ValueError(
-            f"{record_path}: kind {vocabulary.kind!r} is unknown; 'sentencepiece' is what "
-            "this version reads"
+            f"{record_path}: kind {vocabulary.kind!r} is unknown; {' and '.join(map(repr, KINDS))} "
+            "are what this version reads"
         )
     for name, recorded in vocabulary.files.items():
         if not (folder / name).exists():
@@ -142,156 +207,372 @@ def dictionary_file(lang):
     return f"dict.{lang}.txt"
 
 
-def sample_bitext(src_path, tgt_path, lines, seed):
+def pieces_file(lang):
+    """File name of the pieces that a language's lines are cut into, in subword-nmt's format."""
+    return f"vocab.{lang}"
+
+
+def truecaser_file(lang):
+    """File name of a language's truecasing model, in Moses' format."""
+    return f"truecaser.{lang}"
+
+
+# -- files of pieces -----------------------------------------------------------------------
+
+
+def read_pieces(path):
+    """{piece: count} of a fairseq dictionary or a vocabulary of subword-nmt, in its order.
+
+    Raises:
+        ValueError: a line is not a piece and a count, or a piece is there twice.
+    """
+    pieces = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        piece, _, count = line.rstrip("\r").rpartition(" ")
+        if not piece or " " in piece or not count.isdecimal():
+            raise ValueError(
+                f"{path}, line {number:,}: expected a piece, a space and a count, found "
+                f"{line[:80]!r}"
+            )
+        if piece in pieces:
+            raise ValueError(f"{path}, line {number:,}: {piece!r} is there for the second time")
+        pieces[piece] = int(count)
+    return pieces
+
+
+def write_pieces(pieces, path):
+    """Write {piece: count}, one a line, in its order."""
+    with write_whole(path) as out:
+        out.writelines(f"{piece} {count}\n" for piece, count in pieces.items())
+
+
+def write_dictionary(pieces, path):
+    """Write {piece: count} as a fairseq dictionary, in its order.
+
+    Raises:
+        ValueError: a piece has the name of one of fairseq's own symbols.
+    """
+    for piece in pieces:
+        if piece in RESERVED:
+            raise ValueError(
+                f"the piece {piece!r} has the name of a symbol that fairseq puts into every "
+                f"dictionary by itself, so {path.name} cannot hold it; take it out of the model"
+            )
+    write_pieces(pieces, path)
+
+
+# -- learning ------------------------------------------------------------------------------
+
+
+def sample_bitext(paths, lines, seed, note=lambda src, tgt: None):
     """(sample, pairs read): up to ``lines`` lines, chosen evenly over all pairs.
 
-    Both sides of a chosen pair are taken, in corpus order. Empty lines are left out.
+    Args:
+        paths: list of (source path, target path), read one after the other.
+        lines: both sides of a chosen pair are taken, so half as many pairs.
+        seed: chooses the sample.
+        note: called with both sides of every pair.
+
+    Returns:
+        list of (source line, target line), printable and in the order of the text; a number.
     """
     generator = random.Random(seed)
     wanted = max(1, lines // 2)  # pairs
     reservoir = []
     number = 0
-    progress = tqdm(
-        read_bitext(src_path, tgt_path), desc="reading", unit=" pairs", unit_scale=True
-    )
-    for number, src, tgt in progress:
+    pairs = (pair for src_tgt in paths for _, *pair in read_bitext(*src_tgt))
+    progress = tqdm(pairs, desc="reading", unit=" pairs", unit_scale=True)
+    for number, (src, tgt) in enumerate(progress, start=1):
+        note(src, tgt)
         if len(reservoir) < wanted:
             reservoir.append((number, src, tgt))
             continue
         place = generator.randrange(number)
         if place < wanted:
             reservoir[place] = (number, src, tgt)
-    texts = [
-        printable(text.replace(SENTENCEPIECE_RESERVED, " "))
-        for _, *pair in sorted(reservoir)
-        for text in pair
-    ]
-    return [text for text in texts if text], number
+    return [(printable(src), printable(tgt)) for _, src, tgt in sorted(reservoir)], number
 
 
-def learn(texts, size, character_coverage=0.9995):
-    """Bytes of a SentencePiece unigram model with ``size`` pieces.
+def make_vocabulary(folders, source_lang, target_lang, size, out, *, kind="unigram",
+                    character_coverage=0.9995, vocabulary_threshold=50, sample_lines=1_000_000,
+                    seed=1, tokeniser=None, truecase=False):  # fmt: skip
+    """Write the vocabulary folder ``out`` and return its ``Vocabulary``; see the module's help.
 
     Args:
-        texts: list of str, one line each, not empty.
-        size: number of pieces, 256 byte pieces and 3 control pieces among them.
-        character_coverage: share of the characters, by frequency, that get their own
-            piece; the rest is spelt in bytes.
-
-    Raises:
-        ValueError: the text is too small for the size, or the size for the text.
+        folders: a text folder, or a list of them.
+        tokeniser: ``moses.Settings``, or None for text as it is.
+        truecase: whether tokens are truecased too.
     """
-    if size <= BYTE_PIECES + CONTROL_PIECES:
-        raise ValueError(
-            f"--size {size} leaves no room for pieces: {BYTE_PIECES} bytes and "
-            f"{CONTROL_PIECES} control pieces are always among them; a few thousand is usual"
-        )
-    if not 0.9 <= character_coverage <= 1:
-        raise ValueError(f"--character-coverage is a share from 0.9 to 1, not {character_coverage}")
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            # an iterator and a writer, so that no path gets into the model's bytes
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            vocab_size=size,
-            model_type="unigram",
-            character_coverage=character_coverage,
-            byte_fallback=True,
-            # the text stays as it is ("…" would become "..."): references are never altered,
-            # and a student that cannot write their characters cannot match them
-            normalization_rule_name="identity",
-            # longer lines are left out silently, so none is longer (unit: bytes)
-            max_sentence_length=max(len(text.encode()) for text in texts) + 1,
-            # sums of floats depend on how lines are shared out among threads
-            num_threads=1,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise ValueError(_size_fault(size, str(error))) from None
-    return model.getvalue()
-
-
-def _size_fault(size, message):
-    """SentencePiece's complaint about the vocabulary size in our users' words."""
-    if found := re.search(r"<= (\d+)\.", message):
-        return (
-            f"the text is too small for a vocabulary of {size:,}: the largest possible "
-            f"--size is {int(found[1]):,}"
-        )
-    if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return (
-            f"--size {size:,} is too small for the characters of this text: they need at least "
-            f"{int(found[1]):,}; raise --size or lower --character-coverage"
-        )
-    return f"SentencePiece could not learn a vocabulary of {size:,}: {message}"
-
-
-def write_dictionary(model_path, path):
-    """Write the pieces of a model as a fairseq dictionary, in the model's order; their number.
-
-    Control pieces are left out because fairseq puts its own before the first line. The
-    count of each piece is 1, as fairseq needs one and no part of ours uses it.
-    """
-    processor = sentencepiece.SentencePieceProcessor(model_proto=Path(model_path).read_bytes())
-    pieces = [
-        processor.id_to_piece(index)
-        for index in range(processor.get_piece_size())
-        if not processor.is_control(index) and not processor.is_unknown(index)
-    ]
-    with write_whole(path) as out:
-        out.writelines(f"{piece} 1\n" for piece in pieces)
-    return len(pieces)
-
-
-def make_vocabulary(text, source_lang, target_lang, size, out,
-                    character_coverage=0.9995, sample_lines=1_000_000, seed=1):  # fmt: skip
-    """Write the vocabulary folder ``out`` and return its ``Vocabulary``; see the module's help."""
     started = time.monotonic()
+    if kind not in LEARNT_KINDS:
+        raise ValueError(f"--kind is one of {', '.join(LEARNT_KINDS)}, not {kind}")
     if sample_lines < 2:
         raise ValueError(f"--sample-lines is 2 or more, not {sample_lines}")
-    langs = (source_lang, target_lang)
-    if source_lang == target_lang:
-        raise ValueError(f"--source-lang and --target-lang are both {source_lang}")
-    inputs = [find_text(text, "train", lang) for lang in langs]
+    if vocabulary_threshold < 1:
+        raise ValueError(f"--vocabulary-threshold is 1 or more, not {vocabulary_threshold}")
+    langs = _two(source_lang, target_lang)
+    folders = list(folders) if isinstance(folders, (list, tuple)) else [folders]
+    inputs = [[find_text(folder, "train", lang) for lang in langs] for folder in folders]
+    characters = set()
+    learns_codes = kind == PairCodes.kind
+
+    def note_characters(*pair):
+        for line in pair:
+            characters.update(printable(line))
+
     with write_whole_folder(out) as part:
-        texts, pairs = sample_bitext(*inputs, lines=sample_lines, seed=seed)
-        if not texts:
-            raise ValueError(f"{inputs[0]} and {inputs[1]} hold no text; nothing to learn from")
+        pairs, read = sample_bitext(
+            inputs, sample_lines, seed, *([note_characters] if learns_codes else [])
+        )
+        lines = sum(map(bool, _texts(pairs)))
+        if not lines:
+            names = " and ".join(str(path) for pair in inputs for path in pair)
+            raise ValueError(f"{names} hold no text; nothing to learn from")
+        print(f"learning {size:,} pieces from {lines:,} of {2 * read:,} lines", file=sys.stderr)
+        if tokeniser:
+            pairs = _tokenise(pairs, langs, tokeniser, truecase, part)
+        counts = {"pairs_read": read, "lines_learnt_from": lines}
+        if learns_codes:
+            characters.update(*_texts(pairs))
+            sides = list(zip(*pairs, strict=True))
+            _warn_of_long_words(langs, sides)
+            codes, vocabularies = learn_codes(sides, size, characters, vocabulary_threshold)
+            with write_whole(part / CODES_FILE) as file:
+                file.writelines(f"{code}\n" for code in codes)
+            pieces = Counter()
+            for lang, vocabulary in zip(langs, vocabularies, strict=True):
+                write_pieces(_often_first(vocabulary), part / pieces_file(lang))
+                pieces.update(vocabulary)
+            pieces = list(_often_first(pieces))
+            counts |= {"merges": len(codes) - 1, "characters": len(characters)}
+        else:
+            texts = list(filter(None, _texts(pairs)))
+            model = learn_sentencepieces(texts, size, character_coverage, kind)
+            (part / MODEL_FILE).write_bytes(model)
+            pieces = SentencePieces.load(part / MODEL_FILE).pieces
+        counts["pieces"] = len(pieces)
+        for lang in langs:
+            # fairseq needs a count, and no part of ours uses it
+            write_dictionary(dict.fromkeys(pieces, 1), part / dictionary_file(lang))
+        _write_record(part, PairCodes.kind if learns_codes else SentencePieces.kind, langs)
+        write_manifest(
+            part,
+            settings={
+                "kind": kind,
+                "source_lang": source_lang,
+                "target_lang": target_lang,
+                "size": size,
+                **(
+                    {"vocabulary_threshold": vocabulary_threshold}
+                    if learns_codes
+                    else {"character_coverage": character_coverage}
+                ),
+                "sample_lines": sample_lines,
+                "tokeniser": asdict(tokeniser) if tokeniser else None,
+                "truecase": truecase,
+            },
+            inputs=[path for pair in inputs for path in pair],
+            counts=counts,
+            seconds=time.monotonic() - started,
+            seed=seed,
+        )
+    total = len(pieces) + CONTROL_PIECES
+    print(f"{out}: {total:,} pieces, joint for {' and '.join(langs)}", file=sys.stderr)
+    if learns_codes and total < size / 2:
         print(
-            f"learning {size:,} pieces from {len(texts):,} of {2 * pairs:,} lines",
+            f"that is less than half of --size {size:,}: the other pieces occur fewer than "
+            f"{vocabulary_threshold} times in a language; lower --vocabulary-threshold if the "
+            "text is small",
             file=sys.stderr,
         )
-        (part / MODEL_FILE).write_bytes(learn(texts, size, character_coverage))
+    return read_vocabulary(out)
+
+
+def _two(source_lang, target_lang):
+    if source_lang == target_lang:
+        raise ValueError(f"--source-lang and --target-lang are both {source_lang}")
+    return source_lang, target_lang
+
+
+def _texts(pairs):
+    return [text for pair in pairs for text in pair]
+
+
+def _warn_of_long_words(langs, sides):
+    for lang, lines in zip(langs, sides, strict=True):
+        words = [len(word) for line in lines for word in line.split()]
+        if words and sum(words) > LONG_WORDS * len(words):
+            print(
+                f"words of {lang} have {sum(words) / len(words):.0f} characters on average, so it "
+                "seems to be written without spaces: learning will be slow and pieces will cross "
+                "words; take --kind unigram or bpe, or segment the text before",
+                file=sys.stderr,
+            )
+
+
+def _often_first(pieces):
+    return dict(sorted(pieces.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _tokenise(pairs, langs, settings, truecase, folder):
+    """Pairs as tokens; what has to be known for that is left in the folder."""
+    settings.write(folder / TOKENISER_FILE)
+    sides = []
+    for lang, lines in zip(langs, zip(*pairs, strict=True), strict=True):
+        tokeniser = moses.Moses(lang, settings)
+        side = [
+            tokeniser.tokenise(line)
+            for line in tqdm(lines, desc=f"tokenising {lang}", unit=" lines", unit_scale=True)
+        ]
+        if truecase:
+            path = folder / truecaser_file(lang)
+            moses.learn_truecaser(side, path)
+            side = list(map(moses.Moses(lang, settings, path).truecase, side))
+        sides.append(side)
+    return list(zip(*sides, strict=True))
+
+
+def _write_record(folder, kind, langs):
+    """Write vocabulary.json for all files that are in the folder."""
+    files = sorted(path.name for path in folder.iterdir())
+    record = {
+        "kind": kind,
+        "source_lang": langs[0],
+        "target_lang": langs[1],
+        "files": {name: sha256(folder / name) for name in files},
+    }
+    write_json(folder / VOCABULARY_FILE, record)
+
+
+# -- taking over ---------------------------------------------------------------------------
+
+
+def adopt_vocabulary(source_lang, target_lang, out, *, model=None, codes=None, dictionaries=(),
+                     vocabularies=(), vocabulary_threshold=0, tokeniser=None,
+                     truecasers=()):  # fmt: skip
+    """Write the vocabulary folder ``out`` of a model that exists; return its ``Vocabulary``.
+
+    Args:
+        model: SentencePiece model; or
+        codes: codes of subword-nmt.
+        dictionaries: the fairseq dictionaries of source and target that the model was trained
+            with; one for both; none where a SentencePiece model is to give the order.
+        vocabularies: for codes, what ``apply_bpe --vocabulary`` was given, for each language or
+            one for both; none: pieces that a dictionary lacks are split.
+        vocabulary_threshold: fewest times that a piece is counted there.
+        tokeniser: ``moses.Settings``, or None for text as it is.
+        truecasers: models of both languages, or none.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing, is something else or belongs to another
+            model.
+    """
+    started = time.monotonic()
+    langs = _two(source_lang, target_lang)
+    given = [Path(path) for path in (model or codes, *dictionaries, *vocabularies, *truecasers)]
+    dictionaries = _for_both("--from-dictionary", dictionaries)
+    vocabularies = _for_both("--from-vocabulary", vocabularies)
+    if len(truecasers) not in (0, 2):
+        raise ValueError(f"--from-truecaser takes two files, source and target, not {truecasers}")
+    if codes and not dictionaries:
+        raise ValueError(
+            "--from-codes needs --from-dictionary: the numbers of the pieces are in the fairseq "
+            "dictionaries that the model was trained with, dict.SRC.txt and dict.TGT.txt"
+        )
+    with write_whole_folder(out) as part:
+        if codes:
+            kind, pieces = PairCodes.kind, PairCodes.load(codes).pieces
+            shutil.copyfile(codes, part / CODES_FILE)
+        else:
+            kind, pieces = SentencePieces.kind, SentencePieces.load(model).pieces
+            shutil.copyfile(model, part / MODEL_FILE)
+        counts, entries = {}, [dict.fromkeys(pieces, 1)] * 2
+        if dictionaries:
+            entries = [read_pieces(path) for path in dictionaries]
+            for path, entry in zip(dictionaries, entries, strict=True):
+                _check_explained(path, entry, pieces, model or codes)
+        for side, lang in enumerate(langs):
+            write_dictionary(entries[side], part / dictionary_file(lang))
+            counts[lang] = {"pieces": len(entries[side])}
+            if codes:
+                known = entries[side]
+                if vocabularies:
+                    wanted = read_pieces(vocabularies[side])
+                    _check_explained(vocabularies[side], wanted, known, dictionaries[side])
+                    known = {
+                        piece: count
+                        for piece, count in wanted.items()
+                        if count >= vocabulary_threshold and piece in known
+                    }
+                write_pieces(known, part / pieces_file(lang))
+                counts[lang]["known"] = len(known)
+            else:
+                counts[lang]["missing"] = len(set(pieces) - entries[side].keys())
+            if truecasers:
+                shutil.copyfile(truecasers[side], part / truecaser_file(lang))
+        if tokeniser:
+            tokeniser.write(part / TOKENISER_FILE)
+        _write_record(part, kind, langs)
+        adopted = read_vocabulary(part)
         for lang in langs:
-            pieces = write_dictionary(part / MODEL_FILE, part / dictionary_file(lang))
-        files = [MODEL_FILE, *(dictionary_file(lang) for lang in langs)]
-        record = {
-            "kind": "sentencepiece",
-            "source_lang": source_lang,
-            "target_lang": target_lang,
-            "files": {name: sha256(part / name) for name in files},
-        }
-        write_json(part / VOCABULARY_FILE, record)
+            adopted.subwords(lang)  # reads the truecasing models, too
         write_manifest(
             part,
             settings={
                 "source_lang": source_lang,
                 "target_lang": target_lang,
-                "size": size,
-                "character_coverage": character_coverage,
-                "sample_lines": sample_lines,
+                "vocabulary_threshold": vocabulary_threshold,
+                "tokeniser": asdict(tokeniser) if tokeniser else None,
+                "truecase": bool(truecasers),
             },
-            inputs=inputs,
-            counts={"pairs_read": pairs, "lines_learnt_from": len(texts), "pieces": pieces},
+            inputs=given,
+            counts=counts,
             seconds=time.monotonic() - started,
-            seed=seed,
         )
-    print(
-        f"{out}: {pieces + CONTROL_PIECES:,} pieces, joint for {' and '.join(langs)}",
-        file=sys.stderr,
-    )
+    for lang in langs:
+        numbers = counts[lang]
+        print(f"{out}: {numbers['pieces']:,} pieces for {lang}", file=sys.stderr)
+        if numbers.get("missing"):
+            print(
+                f"{numbers['missing']:,} of the model's pieces are not in the dictionary of "
+                f"{lang}: they become <unk>, and binarise counts them",
+                file=sys.stderr,
+            )
+    if entries[0].keys() != entries[1].keys() or list(entries[0]) != list(entries[1]):
+        print(
+            "the dictionaries of the two languages differ, so a model cannot share all its "
+            "embeddings; the sizes of this project (dad_small and so on) do",
+            file=sys.stderr,
+        )
     return read_vocabulary(out)
+
+
+def _for_both(flag, paths):
+    """Two paths, or none; one is for both languages."""
+    if len(paths) > 2:
+        raise ValueError(f"{flag} takes one file or two, source and target, not {len(paths)}")
+    return [Path(path) for path in (paths * 2 if len(paths) == 1 else paths)]
+
+
+def _check_explained(path, entries, pieces, origin):
+    """Refuse a list of pieces of which too many are unknown to where they should come from."""
+    pieces = set(pieces)
+    strange = [
+        entry
+        for entry in entries
+        if entry not in pieces
+        and len(entry.removeprefix(WORD_START).removesuffix(SEPARATOR)) > 1
+        and not PADDING.fullmatch(entry)
+    ]
+    if len(strange) > (1 - LEAST_EXPLAINED) * len(entries):
+        raise ValueError(
+            f"{path} has {len(entries):,} pieces, of which {len(strange):,} are none of {origin}, "
+            f"such as {', '.join(strange[:EXAMPLES])}: they belong to different models; take both "
+            "from where one model came from"
+        )
+
+
+# -- the command ---------------------------------------------------------------------------
 
 
 def main():
@@ -299,33 +580,140 @@ def main():
 
 
 def _main(argv=None):
-    parser = command.parser(__doc__, f"python -m {PROG}")
-    required = {"required": True, "default": argparse.SUPPRESS}
-    parser.add_argument(
-        "--train", metavar="DIR", **required,
-        help="text folder with train.SRC and train.TGT, plain, .gz or .zst",
+    args = vars(_parser().parse_args(argv))
+    tokeniser = _tokeniser(args)
+    places = [args.pop(name) for name in ("source_lang", "target_lang")]
+    out = args.pop("out")
+    taken = {name: args.pop(name) for name in _TAKEN_OVER if name in args}
+    if not taken:
+        if "train" not in args:
+            raise ValueError("--train is missing; or name a model's own files with --from-model "
+                             "or --from-codes")  # fmt: skip
+        for flag, kinds in _ONLY_FOR.items():
+            if flag in args and args.get("kind", "unigram") not in kinds:
+                raise ValueError(
+                    f"--{flag.replace('_', '-')} belongs to --kind {' and '.join(kinds)}"
+                )
+        size = args.pop("size", DEFAULT_SIZE)
+        make_vocabulary(args.pop("train"), *places, size, out, tokeniser=tokeniser, **args)
+        return
+    threshold = {name: args.pop(name) for name in ("vocabulary_threshold",) if name in args}
+    if args.pop("truecase", False):
+        raise ValueError(
+            "--truecase learns how words are written; name a model that exists with "
+            "--from-truecaser"
+        )
+    if args:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in args)
+        raise ValueError(
+            f"{flags} is for learning a vocabulary; one that is taken over is as it is"
+        )
+    if ("from_model" in taken) == ("from_codes" in taken):
+        raise ValueError(
+            "name either --from-model (a SentencePiece model) or --from-codes (of subword-nmt)"
+        )
+    if "from_model" in taken and ("from_vocabulary" in taken or threshold):
+        raise ValueError(
+            "--from-vocabulary and --vocabulary-threshold belong to --from-codes, not --from-model"
+        )
+    if "from_truecaser" in taken and not tokeniser:
+        raise ValueError("--from-truecaser needs --tokenise moses, which comes before it")
+    adopt_vocabulary(
+        *places, out, tokeniser=tokeniser, **threshold,
+        **{_TAKEN_OVER[name]: value for name, value in taken.items()},
     )  # fmt: skip
+
+
+DEFAULT_SIZE = 8000
+_ONLY_FOR = {"character_coverage": ("unigram", "bpe"), "vocabulary_threshold": ("subword-nmt",)}
+_TAKEN_OVER = {
+    "from_model": "model", "from_codes": "codes", "from_dictionary": "dictionaries",
+    "from_vocabulary": "vocabularies", "from_truecaser": "truecasers",
+}  # fmt: skip
+
+
+def _tokeniser(args):
+    """``moses.Settings`` from the command line, or None; takes its flags out of ``args``."""
+    chosen = args.pop("tokenise", None)
+    flags = ("moses_no_dash_splits", "moses_no_escape")
+    given = {name: args.pop(name) for name in flags if name in args}
+    if chosen is None:
+        for name in [*given, *(["truecase"] if "truecase" in args else [])]:
+            raise ValueError(f"--{name.replace('_', '-')} needs --tokenise moses")
+        return None
+    return moses.Settings(**{name.removeprefix("moses_no_"): False for name in given})
+
+
+def _parser():
+    parser = command.parser(__doc__, f"python -m {PROG}")
+    # what was not given is not there, so that what cannot be used is noticed
+    parser.argument_default = argparse.SUPPRESS
+    required = {"required": True}
     parser.add_argument("--source-lang", metavar="SRC", help="for example de", **required)
     parser.add_argument("--target-lang", metavar="TGT", help="for example en", **required)
     parser.add_argument("--out", metavar="DIR", help="vocabulary folder to write", **required)
-    parser.add_argument(
-        "--size", type=int, default=8000,
-        help="number of pieces, 256 bytes and 3 control pieces among them",
+    learning = parser.add_argument_group("learning")
+    learning.add_argument(
+        "--train", metavar="DIR", action="append",
+        help="text folder with train.SRC and train.TGT, plain, .gz or .zst; may be repeated",
     )  # fmt: skip
-    parser.add_argument(
-        "--character-coverage", type=float, default=0.9995, metavar="SHARE",
-        help="share of all characters that get a piece; rarer ones are spelt in bytes",
+    learning.add_argument(
+        "--kind", choices=LEARNT_KINDS, help="see above (default: unigram)",
     )  # fmt: skip
-    parser.add_argument(
-        "--sample-lines", type=int, default=1_000_000, metavar="LINES",
-        help="learn from at most this many lines, half of them in each language",
+    learning.add_argument(
+        "--size", type=int, metavar="N",
+        help="number of pieces, 256 bytes and 3 control pieces among them; with subword-nmt at "
+        f"most this many, each character twice among them (default: {DEFAULT_SIZE})",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=1, help="chooses the sample")
-    args = parser.parse_args(argv)
-    make_vocabulary(
-        args.train, args.source_lang, args.target_lang, args.size, args.out,
-        args.character_coverage, args.sample_lines, args.seed,
+    learning.add_argument(
+        "--character-coverage", type=float, metavar="SHARE",
+        help="unigram, bpe: share of all characters that get a piece; rarer ones are spelt in "
+        "bytes (default: 0.9995)",
     )  # fmt: skip
+    learning.add_argument(
+        "--vocabulary-threshold", type=int, metavar="N",
+        help="subword-nmt: a piece that occurs fewer times in a language is split there (default: "
+        "50, as in its README; less for a few thousand lines); with --from-vocabulary, what "
+        "apply-bpe was given (default there: 0)",
+    )  # fmt: skip
+    learning.add_argument(
+        "--sample-lines", type=int, metavar="LINES",
+        help="learn from at most this many lines, half of them in each language "
+        "(default: 1000000)",
+    )  # fmt: skip
+    learning.add_argument("--seed", type=int, metavar="N", help="chooses the sample (default: 1)")
+    tokenising = parser.add_argument_group("tokenising, for models that need it")
+    tokenising.add_argument(
+        "--tokenise", choices=[moses.TOKENISER],
+        help="tokenise before cutting into pieces, and undo it when decoding (default: no)",
+    )  # fmt: skip
+    tokenising.add_argument(
+        "--truecase", action="store_true",
+        help="give words their usual case; sentences get a capital again when decoding",
+    )  # fmt: skip
+    tokenising.add_argument(
+        "--moses-no-dash-splits", action="store_true", help="leave well-known as it is, one word"
+    )
+    tokenising.add_argument(
+        "--moses-no-escape", action="store_true", help="leave & and quotes as they are"
+    )
+    taking = parser.add_argument_group("taking over the vocabulary of a model that exists")
+    taking.add_argument("--from-model", metavar="FILE", help="its SentencePiece model")
+    taking.add_argument("--from-codes", metavar="FILE", help="its codes of subword-nmt")
+    taking.add_argument(
+        "--from-dictionary", metavar="FILE", nargs="+",
+        help="its fairseq dictionaries, source and target, or one for both; with --from-model "
+        "the model's own order is taken where none is named",
+    )  # fmt: skip
+    taking.add_argument(
+        "--from-vocabulary", metavar="FILE", nargs="+",
+        help="what apply-bpe --vocabulary was given, source and target, or one for both",
+    )  # fmt: skip
+    taking.add_argument(
+        "--from-truecaser", metavar="FILE", nargs=2,
+        help="its truecasing models, source and target",
+    )  # fmt: skip
+    return parser
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Unigram models sample among all ways to cut a word (Kudo 2018, https://arxiv.org/abs/1804.10959,
 with l = infinity), BPE models leave out merges (Provilkov et al. 2020,
 https://arxiv.org/abs/1910.13267). SentencePiece can do both, but what its 0.2.3 draws from a
-seed differs from process to process, so a run could not be resumed with the same losses; the
-drawing is done here, from the scores in the model.
+seed differs from process to process, so a run could not be resumed with the same losses, and
+subword-nmt draws from the generator that all of Python shares; the drawing is done here, from the
+scores in the model or the codes.
 """
 
 import itertools
@@ -15,7 +16,7 @@ from bisect import bisect_right
 import torch
 from fairseq.data import BaseWrapperDataset
 
-from data_prep.subwords import WORD_START
+from data_prep.subwords import RESERVED, SEPARATOR, WORD_END, WORD_START, PairCodes
 
 CACHED_WORDS = 200_000
 
@@ -27,7 +28,7 @@ class PieceSampler:
     the new pieces always spell the text of the old ones.
 
     Args:
-        scores: {piece: score}, ``Subwords.scores()``.
+        scores: {piece: score}, ``SentencePieces.scores()``.
         alpha: unigram model: power by which the probability of each way to cut a word is raised;
             1 draws by the model, less is wilder. BPE model: share of merges left out, 0 to 1.
     """
@@ -107,6 +108,70 @@ class PieceSampler:
         return symbols if all(symbol in self._scores for symbol in symbols) else word
 
 
+class PairSampler:
+    """BPE-dropout with the codes of subword-nmt, word by word; the same interface.
+
+    Args:
+        codes: ``PairCodes``.
+        alpha: share of merges left out, 0 to 1.
+        known: the pieces that may come, any container.
+    """
+
+    def __init__(self, codes, alpha, known):
+        self._codes, self._alpha, self._known = codes, alpha, known
+
+    def sample(self, pieces, chance):
+        sampled, word = [], []
+        for piece in pieces:
+            word.append(piece)
+            if not piece.endswith(SEPARATOR):
+                sampled += self._cut(word, chance)
+                word = []
+        return sampled + word  # a line that was cut off inside a word ends as it did
+
+    def _cut(self, word, chance):
+        """Every merge that could be made is left out by chance, at each step."""
+        if not RESERVED.isdisjoint(word):
+            return word  # unknown pieces stay where they are
+        text = "".join(piece.removesuffix(SEPARATOR) for piece in word)
+        symbols, ranks = [*text[:-1], text[-1] + WORD_END], self._codes.ranks
+        while True:
+            merges = [
+                (ranks[pair], place)
+                for place, pair in enumerate(zip(symbols, symbols[1:]))
+                if pair in ranks and chance.random() >= self._alpha
+            ]
+            if not merges:
+                break
+            first = min(merges)[0]
+            merged, places = [], {place for rank, place in merges if rank == first}
+            place = 0
+            while place < len(symbols):
+                # subword-nmt makes a merge wherever it can before it looks for the next
+                width = 2 if place in places else 1
+                merged.append("".join(symbols[place : place + width]))
+                place += width
+            symbols = merged
+        cut = self._codes.finish(symbols)
+        # a character may be missing from the dictionary of a model made elsewhere
+        return cut if all(piece in self._known for piece in cut) else word
+
+
+def piece_sampler(subwords, alpha, known):
+    """What cuts pieces of a ``Subwords`` anew at random: has ``sample(pieces, chance)``.
+
+    Args:
+        subwords: of the language whose lines are cut.
+        alpha: as for ``PieceSampler`` and ``PairSampler``.
+        known: the pieces that may come, such as a dictionary.
+    """
+    plain = subwords.plain
+    if plain.kind == PairCodes.kind:
+        return PairSampler(plain, alpha, known)
+    scores = plain.scores()
+    return PieceSampler({p: score for p, score in scores.items() if p in known}, alpha)
+
+
 class SampledSources(BaseWrapperDataset):
     """A mixture whose sources are cut into pieces at random, anew in every epoch.
 
@@ -117,7 +182,7 @@ class SampledSources(BaseWrapperDataset):
 
     Args:
         mixture: ``MixtureDataset``.
-        sampler: ``PieceSampler``.
+        sampler: what ``piece_sampler`` returns.
         dictionary: fairseq's source dictionary.
         seed: random seed.
         longest: most tokens of a source, end of sentence included.

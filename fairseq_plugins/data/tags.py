@@ -57,8 +57,9 @@ def check_tag(tag, subwords, lines):
         raise ValueError(
             f"--domain-tags: with {tag} before it, {altered[0]!r} is cut into other pieces than "
             f"without, like {len(altered):,} of {len(tried):,} lines, so training and decoding "
-            "would not agree; this subword model lets pieces cross spaces, learn one with "
-            "python -m data_prep.vocabulary"
+            "would not agree; this subword model lets pieces cross spaces, or truecasing takes the "
+            "tag for the first word: learn one with python -m data_prep.vocabulary, without "
+            "--truecase"
         )
 
 

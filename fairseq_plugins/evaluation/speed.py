@@ -54,7 +54,10 @@ def measure(models, source, beam=5, rounds=3):
         )
     workers = len(os.sched_getaffinity(0))
     modes = {"beam": beam, "greedy": 1}
-    pieces = {model: read_vocabulary(model).subwords().encode_batch(lines) for model in models}
+    pieces = {}
+    for model in models:
+        vocabulary = read_vocabulary(model)
+        pieces[model] = vocabulary.subwords(vocabulary.source_lang).encode_batch(lines)
     decodings = {
         mode: Decoding(beam=size, batch_tokens=DEFAULT_BATCH_TOKENS["cpu"])
         for mode, size in modes.items()

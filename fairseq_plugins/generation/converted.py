@@ -35,21 +35,15 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import sentencepiece
-from subword_nmt.apply_bpe import BPE
-
-from data_prep.files import one_line, read_lines, sha256
-from data_prep.subwords import Subwords, printable
-from data_prep.vocabulary import MODEL_FILE, VOCABULARY_FILE
+from data_prep.files import read_lines, sha256
+from data_prep.subwords import CODES_HEADER, PairCodes, SentencePieces, printable
+from data_prep.vocabulary import CODES_FILE, MODEL_FILE, VOCABULARY_FILE
 from fairseq_plugins.generation.models import EXPORTED_WEIGHTS
 
 CONFIG = "config.json"
 FOR_EACH = (("source.spm", "target.spm"), ("source.bpe", "target.bpe"))
 FOR_BOTH = ("sentencepiece.bpe.model", "sentencepiece.model", "spiece.model", "spm.model",
-            MODEL_FILE, "bpe.codes")  # fmt: skip
-CODES_HEADER = "#version: 0.2"
-SEPARATOR = "@@"  # subword-nmt ends every piece but a word's last with it
-CACHED_WORDS = 1_000_000  # subword-nmt remembers every word it has split
+            MODEL_FILE, CODES_FILE)  # fmt: skip
 
 BINARY_VERSION = 6  # the model.bin that goes with a config.json
 TRANSLATION_MODEL = "TransformerSpec"
@@ -240,66 +234,6 @@ def open_converted(
     )  # fmt: skip
 
 
-class PairCodes:
-    """Codes of subword-nmt: words of a line to pieces and back.
-
-    ``decode(encode(line)) == one_line(line)``, unless a word ends with ``@@`` as one piece.
-    A piece that the model does not know is split further, as ``apply_bpe --vocabulary`` does.
-    """
-
-    def __init__(self, bpe):
-        self._bpe = bpe
-
-    @classmethod
-    def load(cls, path, known=None):
-        """Read a file of codes.
-
-        Args:
-            path: file whose first line is ``#version: 0.2``.
-            known: the model's pieces; None: leave pieces as the codes make them.
-
-        Raises:
-            ValueError: a line is not a pair of symbols; names it.
-        """
-        lines = list(read_lines(path))
-        if not lines or lines[0].strip() != CODES_HEADER:
-            raise ValueError(f"{path}, line 1: subword-nmt codes begin with {CODES_HEADER!r}")
-        # subword-nmt ends the process when it finds such a line
-        for number, line in enumerate(lines[1:], start=2):
-            if len(line.strip("\r ").split(" ")) != 2:
-                raise ValueError(
-                    f"{path}, line {number:,}: expected two symbols and one space, found "
-                    f"{line[:80]!r}; copy the file again"
-                )
-        return cls(BPE(io.StringIO("\n".join(lines)), separator=SEPARATOR, vocab=known))
-
-    @property
-    def pieces(self):
-        """The pieces that merging makes, as a set."""
-        return {
-            merged.removesuffix("</w>") if merged.endswith("</w>") else merged + SEPARATOR
-            for merged in self._bpe.bpe_codes_reverse
-        }
-
-    def encode(self, line):
-        """Pieces of a line: list of str, none of which holds white space; empty for ''."""
-        if len(self._bpe.cache) > CACHED_WORDS:
-            self._bpe.cache.clear()
-        return self._bpe.segment_tokens(one_line(line).split(" "))
-
-    def encode_batch(self, lines, threads=1):
-        """``encode`` of each of many lines; always in one thread."""
-        return [self.encode(line) for line in lines]
-
-    def decode(self, pieces):
-        """The text of a list of pieces: one line with single spaces."""
-        joined = (
-            piece.removesuffix(SEPARATOR) if piece.endswith(SEPARATOR) else piece + " "
-            for piece in pieces
-        )
-        return one_line("".join(joined))
-
-
 # -- what lies in the folder ---------------------------------------------------------------
 
 
@@ -480,7 +414,7 @@ def _find_subwords(path, source, target):
 
 
 def _load_subwords(path, vocabulary):
-    """``Subwords`` or ``PairCodes``, by what the file holds."""
+    """``SentencePieces`` or ``PairCodes``, by what the file holds."""
     with open(path, "rb") as file:
         beginning = file.read(64)
     if beginning.removeprefix(b"\xef\xbb\xbf").startswith(b"#version:"):
@@ -488,14 +422,14 @@ def _load_subwords(path, vocabulary):
         pieces = subwords.pieces
     else:
         try:
-            subwords = Subwords.load(path)
+            subwords = SentencePieces.load(path)
         except ValueError:
             raise ValueError(
                 f"{path} is neither a SentencePiece model nor codes of subword-nmt, whose first "
                 f"line is {CODES_HEADER!r} (codes of fastBPE are not read); copy it again from "
                 f"the original model"
             ) from None
-        pieces = _sentencepieces(path)
+        pieces = subwords.scores()
     known = sum(piece in vocabulary for piece in pieces)
     if known < LEAST_KNOWN * len(pieces):
         raise ValueError(
@@ -504,15 +438,6 @@ def _load_subwords(path, vocabulary):
             f"model came from"
         )
     return subwords
-
-
-def _sentencepieces(path):
-    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    return [
-        model.id_to_piece(number)
-        for number in range(len(model))
-        if not (model.is_control(number) or model.is_unknown(number) or model.is_byte(number))
-    ]
 
 
 # -- tokens around the pieces --------------------------------------------------------------

@@ -17,6 +17,18 @@ EXPORTED_FILES = (EXPORTED_WEIGHTS, "config.json", "shared_vocabulary.json",
                   "source_vocabulary.json", "target_vocabulary.json")  # fmt: skip
 
 
+class Codec:
+    """Source lines to pieces and pieces of the target to text.
+
+    Args:
+        source, target: ``Subwords`` of the two languages.
+    """
+
+    def __init__(self, source, target):
+        self.encode_batch, self.cut = source.encode_batch, source.cut
+        self.decode, self.decode_batch = target.decode, target.decode_batch
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A model folder that was found complete.
@@ -35,7 +47,7 @@ class ModelFolder:
 
     def codec(self):
         """What turns text into pieces and back: ``encode_batch(lines)``, ``decode(pieces)``."""
-        return self.vocabulary.subwords()
+        return Codec(*map(self.vocabulary.subwords, self.vocabulary.langs))
 
     @property
     def weights(self):

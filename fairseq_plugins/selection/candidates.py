@@ -177,7 +177,7 @@ def _read_line_numbers(path):
 
 def _prepare(folder, metric, reference_too, max_pieces, records):
     """[(source's token ids, candidates' token ids, costs, what became of them)] of records."""
-    subwords, (src_dict, tgt_dict), tgt_lang = _vocabulary(folder)
+    (src_subwords, tgt_subwords), (src_dict, tgt_dict), tgt_lang = _vocabulary(folder)
     prepared = []
     for record in records:
         counts = Counter(candidates_read=len(record.candidates))
@@ -190,7 +190,7 @@ def _prepare(folder, metric, reference_too, max_pieces, records):
             counts["references_added"] += 1
         distinct = {}  # token ids: text
         for text in texts:
-            pieces = subwords.encode(text)
+            pieces = tgt_subwords.encode(text)
             ids = (*map(tgt_dict.index, pieces), tgt_dict.eos())
             if not pieces:
                 counts["left_out_empty"] += 1
@@ -207,20 +207,20 @@ def _prepare(folder, metric, reference_too, max_pieces, records):
         if distinct:
             scores = pairwise(metric, list(distinct.values()), [record.reference], tgt_lang)
             costs = np.clip(1 - scores[:, 0] / 100, 0, 1).tolist()
-        src_ids = [*map(src_dict.index, subwords.encode(record.source)), src_dict.eos()]
+        src_ids = [*map(src_dict.index, src_subwords.encode(record.source)), src_dict.eos()]
         prepared.append((src_ids, list(distinct), costs, counts))
     return prepared
 
 
 @functools.lru_cache(maxsize=1)
 def _vocabulary(folder):
-    """(subword model, dictionaries of source and target, target language), read once."""
+    """(subwords of source and target, dictionaries of both, target language), read once."""
     from fairseq.data import Dictionary
 
     vocabulary = read_vocabulary(folder)
-    langs = (vocabulary.source_lang, vocabulary.target_lang)
-    dictionaries = [Dictionary.load(str(vocabulary.dictionary(lang))) for lang in langs]
-    return vocabulary.subwords(), dictionaries, vocabulary.target_lang
+    subwords = [vocabulary.subwords(lang) for lang in vocabulary.langs]
+    dictionaries = [Dictionary.load(str(vocabulary.dictionary(lang))) for lang in vocabulary.langs]
+    return subwords, dictionaries, vocabulary.target_lang
 
 
 def _write(part, data, split, vocabulary, numbers, apply, prepare, texts):

@@ -51,7 +51,7 @@ class Scorer:
         self._translator = ctranslate2.Translator(
             str(folder), device=device, inter_threads=context.workers, intra_threads=1
         )
-        self._subwords = model.vocabulary.subwords()
+        self._read, self._written = map(model.vocabulary.subwords, model.vocabulary.langs)
         positions = positions_of(folder)
         self._limits = positions["source"] - 1, positions["target"] - 1
 
@@ -65,8 +65,8 @@ class Scorer:
         Returns:
             list of floats; NaN where a side has no text.
         """
-        read = self._subwords.encode_batch([target for _, target in pairs])
-        written = self._subwords.encode_batch([source for source, _ in pairs])
+        read = self._read.encode_batch([target for _, target in pairs])
+        written = self._written.encode_batch([source for source, _ in pairs])
         values = [float("nan")] * len(pairs)
         judged = [index for index in range(len(pairs)) if read[index] and written[index]]
         results = self._translator.score_batch(

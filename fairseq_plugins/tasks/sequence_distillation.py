@@ -29,7 +29,7 @@ from fairseq.tasks.translation import TranslationTask
 from omegaconf import DictConfig
 
 from data_prep.files import find_text, read_lines
-from data_prep.vocabulary import read_vocabulary
+from data_prep.vocabulary import differences, read_vocabulary
 from fairseq_plugins.checkpoints import (
     TRUST_VARIABLE,
     check_vocabulary,
@@ -47,7 +47,7 @@ from fairseq_plugins.data.mixture import (
     slices_per_pass,
     tempered,
 )
-from fairseq_plugins.data.subword_sampling import PieceSampler, SampledSources
+from fairseq_plugins.data.subword_sampling import SampledSources, piece_sampler
 from fairseq_plugins.data.tags import check_tag, parse_tags, put_before_sources
 from fairseq_plugins.data.teacher_targets import KEY as TEACHER
 from fairseq_plugins.data.teacher_targets import TeacherCaches
@@ -102,7 +102,9 @@ class SequenceDistillationTask(TranslationTask):
         self.check_epoch_fraction()
         self.data_folder = Path(utils.split_paths(cfg.data)[0])
         self.vocabulary = read_vocabulary(self.data_folder)
-        self.subwords = self.vocabulary.subwords()
+        self.source_subwords, self.target_subwords = map(
+            self.vocabulary.subwords, self.vocabulary.langs
+        )
         self.bitexts = parse_mixture(cfg.mixture) if cfg.mixture else [(self.data_folder, 1.0)]
         self.valid_domains = parse_domains(cfg.valid_domains) if cfg.valid_domains else {}
         self.tags = parse_tags(cfg.domain_tags) if cfg.domain_tags else {}
@@ -230,7 +232,8 @@ class SequenceDistillationTask(TranslationTask):
         theirs = read_vocabulary(folder)
         if theirs.files != self.vocabulary.files:
             raise ValueError(
-                f"{folder} and {self.data_folder} were prepared with different vocabularies; "
+                f"{folder} and {self.data_folder} were prepared with different vocabularies "
+                f"({', '.join(differences(self.vocabulary.files, theirs.files))}); "
                 f"prepare both with the same one (python -m data_prep.binarise --vocabulary ...)"
             )
 
@@ -308,7 +311,8 @@ class SequenceDistillationTask(TranslationTask):
     def tag_ids(self, folder):
         """Ids of the pieces of a folder's tag; empty if it has none."""
         tags = [tag for named, tag in self.tags.items() if Path(named) == Path(folder)]
-        return [self.src_dict.index(piece) for tag in tags for piece in self.subwords.encode(tag)]
+        pieces = [piece for tag in tags for piece in self.source_subwords.encode(tag)]
+        return [self.src_dict.index(piece) for piece in pieces]
 
     def check_tags(self):
         """Refuse a tag of a folder that is not used, or that changes the pieces of the text."""
@@ -326,7 +330,7 @@ class SequenceDistillationTask(TranslationTask):
                     f"this run: {', '.join(sorted(map(str, used)))}"
                 )
             text = find_text(folder, "valid", self.cfg.source_lang)
-            check_tag(tag, self.subwords, read_lines(text))
+            check_tag(tag, self.source_subwords, read_lines(text))
 
     def training_folders(self):
         """Prepared folders that training pairs come from, with what the user wrote of each."""
@@ -380,8 +384,8 @@ class SequenceDistillationTask(TranslationTask):
         mixture = MixtureDataset(loaded, weights, slices, self.cfg.seed)
         if sampling:
             mixture = SampledSources(
-                mixture, PieceSampler(self.subwords.scores(), sampling), self.src_dict,
-                self.cfg.seed, self.cfg.max_source_positions,
+                mixture, piece_sampler(self.source_subwords, sampling, self.src_dict),
+                self.src_dict, self.cfg.seed, self.cfg.max_source_positions,
                 [len(self.tag_ids(folder)) for folder in folders],
             )  # fmt: skip
         mixture.set_epoch(epoch)
@@ -468,7 +472,7 @@ class SequenceDistillationTask(TranslationTask):
         special = {self.tgt_dict.bos(), self.tgt_dict.pad(), self.tgt_dict.eos()}
         hypotheses = self.inference_step(generator, [model], sample, prefix_tokens=None)
         return [
-            self.subwords.decode(
+            self.target_subwords.decode(
                 [self.tgt_dict[i] for i in best["tokens"].tolist() if i not in special]
             )
             for best, *_ in hypotheses

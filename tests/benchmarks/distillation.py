@@ -227,13 +227,14 @@ def make_data(data, pieces):
     from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder
 
     from data_prep.files import sha256
+    from data_prep.learn_subwords import learn_sentencepieces
     from data_prep.manifest import write_json
-    from data_prep.vocabulary import VOCABULARY_FILE, learn
+    from data_prep.vocabulary import VOCABULARY_FILE
 
     data.mkdir()
     # training only compares its bytes; the pieces of the text are numbers from the beginning
     words = [f"{a}{b}{c}" for a in "bdgkl" for b in "aeiou" for c in "mnprst"]
-    (data / "subwords.model").write_bytes(learn([" ".join(words)] * 20, 300))
+    (data / "subwords.model").write_bytes(learn_sentencepieces([" ".join(words)] * 20, 300))
     for lang in ("de", "en"):
         rows = (f"piece{number} 1\n" for number in range(pieces - 4))  # fairseq puts in 4
         (data / f"dict.{lang}.txt").write_text("".join(rows))

@@ -126,12 +126,12 @@ class Fairseq:
         )  # fmt: skip
         if done.returncode:
             raise SystemExit(f"fairseq-generate failed:\n{done.stderr[-2000:]}")
-        subwords = self._model.vocabulary.subwords()
+        codec = self._model.codec()
         translations = {}
         for line in done.stdout.splitlines():
             if line.startswith("H-"):
                 number, _, pieces = line.split("\t")
-                translations[self._text.part[int(number[2:])]] = subwords.decode(pieces.split())
+                translations[self._text.part[int(number[2:])]] = codec.decode(pieces.split())
         (speed,) = re.findall(r"\(([\d.]+) sentences/s", done.stdout + done.stderr)
         return Turn(float(speed), translations)
 

@@ -81,7 +81,7 @@ def test_the_folder_holds_binaries_vocabulary_and_raw_held_out_text(prepared):
 
 def test_every_line_is_a_sentence_of_as_many_pieces(prepared, vocabulary):
     text, folder = prepared
-    subwords = read_vocabulary(vocabulary).subwords()
+    subwords = read_vocabulary(vocabulary).subwords("de")
     for split, name in (("train", "train"), ("dev", "valid"), ("test", "test")):
         for lang in LANGS:
             pieces = subwords.encode_batch(read_side(text / f"{split}.{lang}"))
@@ -93,7 +93,7 @@ def test_fairseq_reads_back_the_text(prepared, vocabulary):
     from fairseq.data import Dictionary, data_utils
 
     text, folder = prepared
-    subwords = read_vocabulary(vocabulary).subwords()
+    subwords = read_vocabulary(vocabulary).subwords("de")
     for lang in LANGS:
         dictionary = Dictionary.load(str(folder / f"dict.{lang}.txt"))
         data = data_utils.load_indexed_dataset(str(folder / f"train.de-en.{lang}"), dictionary)
@@ -141,7 +141,7 @@ def test_distilled_train_is_joined_by_the_references_held_out(vocabulary, tmp_pa
         assert (tmp_path / "prepared" / f"valid.{lang}").read_bytes() == (
             corpus / f"dev.{lang}"
         ).read_bytes()
-    subwords = read_vocabulary(vocabulary).subwords()
+    subwords = read_vocabulary(vocabulary).subwords("de")
     sizes = binary_sizes(tmp_path / "prepared" / "train.de-en.en")
     assert list(sizes) == [len(subwords.encode(tgt)) + 1 for _, tgt in output]
 
@@ -163,7 +163,7 @@ def test_training_pairs_too_long_or_empty_are_dropped_and_their_numbers_kept(voc
     counts = read_manifest(tmp_path / "prepared")["counts"]["train"]
     assert (counts["lines"], counts["pairs"]) == (6, 2)
     assert counts["dropped_lines"] == {"too long": [2], "empty": [3, 4, 5]}
-    subwords = read_vocabulary(vocabulary).subwords()
+    subwords = read_vocabulary(vocabulary).subwords("de")
     assert list(binary_sizes(tmp_path / "prepared" / "train.de-en.en")) == [
         len(subwords.encode(tgt)) + 1 for _, tgt in TRAIN[:2]
     ]

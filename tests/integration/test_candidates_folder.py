@@ -36,7 +36,7 @@ def texts_of(folder, prepared):
     """[{candidate's text: its cost}] of all sentences."""
     from data_prep.vocabulary import read_vocabulary
 
-    subwords = read_vocabulary(prepared).subwords()
+    subwords = read_vocabulary(prepared).subwords("de")
     dictionary = Dictionary.load(str(prepared / "dict.en.txt"))
     return [
         {

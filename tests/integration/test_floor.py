@@ -28,7 +28,7 @@ def made(tmp_path_factory):
     decoded = run("fairseq-generate", root / "general", "--path", model, "--beam", 1,
                   "--task", "sequence_distillation", "--gen-subset", "valid",
                   "--max-len-a", 2, "--max-len-b", 20, "--max-tokens", 600)  # fmt: skip
-    subwords = read_vocabulary(root / "ours").subwords()
+    subwords = read_vocabulary(root / "ours").subwords("de")
     found = {}
     for line in decoded.output.splitlines():
         if line.startswith("H-"):

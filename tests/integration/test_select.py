@@ -43,7 +43,7 @@ def fairseq_log_prob(folder, read, written):
     """Mean log-probability of the pieces of ``written`` and its end, given ``read``."""
     model = open_model(folder)
     (network,), task = load_models([model])
-    subwords = model.vocabulary.subwords()
+    subwords = model.vocabulary.subwords("de")
 
     def ids(dictionary, text):
         return [dictionary.index(piece) for piece in subwords.encode(text)] + [dictionary.eos()]

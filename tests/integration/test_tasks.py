@@ -83,7 +83,7 @@ def test_validation_scores_are_those_of_the_decoded_text(made, tmp_path):
     flags = ("--path", model, "--task", "sequence_distillation", "--max-tokens", 600)
     decoded = run("fairseq-generate", made / "general", *flags, "--gen-subset", "valid",
                   "--beam", 1, "--max-len-a", 2, "--max-len-b", 20)  # fmt: skip
-    subwords = read_vocabulary(made / "general").subwords()
+    subwords = read_vocabulary(made / "general").subwords("de")
     found = {}
     for line in decoded.output.splitlines():
         if line.startswith("H-"):

@@ -27,7 +27,7 @@ def made(tmp_path_factory):
 
 
 def source_ids(task, text):
-    pieces = task.subwords.encode(text)
+    pieces = task.source_subwords.encode(text)
     return [*(task.src_dict.index(piece) for piece in pieces), task.src_dict.eos()]
 
 
@@ -117,7 +117,7 @@ def test_sampled_training_is_other_pieces_of_the_same_text_and_validation_stays(
     assert sources(task.dataset("valid")) == sources(plain.dataset("valid"))
 
     def text(source):
-        return task.subwords.decode([task.src_dict[number] for number in source[:-1]])
+        return task.source_subwords.decode([task.src_dict[number] for number in source[:-1]])
 
     drawn = {}
     for epoch in (1, 2):

@@ -13,9 +13,10 @@ import sentencepiece
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset, ListDataset
 
-from data_prep.subwords import Subwords
+from data_prep.learn_subwords import learn_codes
+from data_prep.subwords import PairCodes, SentencePieces
 from fairseq_plugins.data.mixture import MixtureDataset
-from fairseq_plugins.data.subword_sampling import PieceSampler, SampledSources
+from fairseq_plugins.data.subword_sampling import PieceSampler, SampledSources, piece_sampler
 from fairseq_plugins.data.tags import check_tag, put_before_sources
 from tests.fixtures.models import toy_lines
 
@@ -23,27 +24,29 @@ from tests.fixtures.models import toy_lines
 LINES = [*toy_lines(60, seed=5), "ba 漢字 bu", "ba\u3000be  bi", "", "🙂 kakaku <s> </s>"]
 
 
-@pytest.fixture(scope="module", params=["unigram", "bpe"])
+@pytest.fixture(scope="module", params=["unigram", "bpe", "subword-nmt"])
 def subwords(request):
     return learnt(request.param)
 
 
 def learnt(kind, before="", **settings):
+    if kind == "subword-nmt":
+        lines = toy_lines(300)
+        codes, (known, _) = learn_codes([lines, lines], 340, set().union(*LINES), 50)
+        return PairCodes.of_lines(codes, "codes", known)
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(before + line for line in toy_lines(300)), model_writer=model,
         vocab_size=340, model_type=kind, hard_vocab_limit=False, num_threads=1, minloglevel=2,
         **{"byte_fallback": True, "normalization_rule_name": "identity", **settings},
     )  # fmt: skip
-    return Subwords(sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()))
+    return SentencePieces(sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()))
 
 
 def dictionary_of(subwords):
     dictionary = Dictionary()
-    processor = subwords._processor
-    for number in range(processor.get_piece_size()):
-        if not processor.is_control(number) and not processor.is_unknown(number):
-            dictionary.add_symbol(processor.id_to_piece(number))
+    for piece in subwords._bpe.vocab if subwords.kind == "subword-nmt" else subwords.pieces:
+        dictionary.add_symbol(piece)
     return dictionary
 
 
@@ -65,7 +68,7 @@ def sampled(subwords, seed=1, tag=(), longest=1000, weight=1, sentences=None, al
     if tag:
         put_before_sources(pairs, tag)
     mixture = MixtureDataset([pairs], [weight], seed=7)
-    sampler = PieceSampler(subwords.scores(), alpha)
+    sampler = piece_sampler(subwords, alpha, dictionary)
     return SampledSources(mixture, sampler, dictionary, seed, longest, [len(tag)])
 
 
@@ -76,7 +79,8 @@ def sources(dataset, epoch=1, order=None):
 
 
 def draw(subwords, line, alpha, seed=1):
-    return PieceSampler(subwords.scores(), alpha).sample(subwords.encode(line), Random(seed))
+    sampler = piece_sampler(subwords, alpha, dictionary_of(subwords))
+    return sampler.sample(subwords.encode(line), Random(seed))
 
 
 def test_sampled_pieces_spell_the_same_text_with_pieces_of_the_model(subwords):
@@ -97,21 +101,64 @@ def test_a_full_memory_of_words_changes_nothing(monkeypatch):
     assert sources(small) == expected and len(small._sampler._ways) <= 3
 
 
-def test_bytes_and_unknown_pieces_stay(subwords):
-    sampler = PieceSampler(subwords.scores(), 0.5)
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_bytes_and_unknown_pieces_stay(kind):
+    subwords = learnt(kind)
+    sampler = piece_sampler(subwords, 0.5, dictionary_of(subwords))
     odd = ["<0xE6>", "<0xBC>", "<unk>", "\u2581", "<0x41>"]
     assert sampler.sample(odd, Random(1)) == odd
 
 
-def test_bpe_that_leaves_nothing_out_is_the_models_own():
-    subwords = learnt("bpe")
-    for line in LINES:
+@pytest.mark.parametrize("kind", ["bpe", "subword-nmt"])
+def test_bpe_that_leaves_nothing_out_is_the_models_own(kind):
+    subwords = learnt(kind)
+    # repeated syllables: the same merge twice, overlapping
+    for line in [*LINES, "bababababa kakakak aaaa", "dudududa bibibi"]:
         assert draw(subwords, line, alpha=0) == subwords.encode(line)
 
 
 def test_bpe_that_leaves_everything_out_is_characters():
     subwords = learnt("bpe")
     assert draw(subwords, "babu ki", alpha=1) == list("\u2581babu\u2581ki")
+
+
+def test_dropout_of_subword_nmt_that_leaves_everything_out_is_characters():
+    assert draw(learnt("subword-nmt"), "babu k", alpha=1) == ["b@@", "a@@", "b@@", "u", "k"]
+
+
+def test_dropout_of_subword_nmt_leaves_out_as_many_merges_as_it_says():
+    # one merge: a word of two letters is one piece, or two in a share of the draws
+    codes = PairCodes.of_lines(["#version: 0.2", "b a</w>"], "codes")
+    sampler, chance = piece_sampler(codes, 0.3, {"ba", "b@@", "a"}), Random(1)
+    seen = Counter(tuple(sampler.sample(["ba"], chance)) for _ in range(5000))
+    assert seen.keys() == {("ba",), ("b@@", "a")}
+    assert seen[("b@@", "a")] / 5000 == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [["ba@@", "<unk>"], ["<unk>", "b@@"], ["ba@@", "ba@@"], [], ["q@@", "u"]],
+    ids=["unknown in a word", "cut off", "cut off inside a word", "none", "unknown letter"],
+)  # fmt: skip
+def test_words_that_subword_nmt_did_not_end_or_know_stay(pieces):
+    codes = PairCodes.of_lines(["#version: 0.2", "b a", "ba b", "q u</w>"], "codes")
+    known = {"<unk>", "ba@@", "b@@", "a@@", "b", "a", "qu", "u"}
+    assert piece_sampler(codes, 1, known).sample(pieces, Random(1)) == pieces
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "subword-nmt"])
+def test_pieces_that_the_dictionary_lacks_do_not_come(kind):
+    subwords = learnt(kind)
+    line = "babu kiku lo kakaku didada"
+    pieces = subwords.encode(line)
+    known = set(pieces)
+    drawn = {
+        piece
+        for seed in range(20)
+        for piece in piece_sampler(subwords, 0.5, known).sample(pieces, Random(seed))
+    }
+    assert drawn == known
+    assert drawn < {p for seed in range(20) for p in draw(subwords, line, 0.5, seed)}
 
 
 def test_a_character_without_a_piece_keeps_its_word_whole():
