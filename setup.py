@@ -34,6 +34,7 @@ setup(
         "subword-nmt>=0.3.8",
         "tabulate>=0.9",
         "tqdm>=4.60",
+        "urllib3>=2",
         "xxhash>=3",
         # what fairseq imports, since it is installed without its dependencies
         "bitarray",
