@@ -1,6 +1,7 @@
 """data_prep/split.py: dev and test by whole documents, at random, and every line accounted for."""
 
 import gzip
+import json
 from collections import Counter
 
 import pytest
@@ -313,11 +314,14 @@ def test_a_set_that_is_there_is_kept_and_the_other_is_apart_from_it(tmp_path, th
     given_set = [sentence(number) for number in range(0, 400, 2)] + [("Ja", "Yes")]
     raw = corpus(tmp_path / "raw", suffix=".gz", **{there: given_set})
     write_side(raw / f"{there}.origin", ["x"] * 201)
-    write_side(raw / "licences.tsv", ["CC0"])
+    for name in ("licences.tsv", "references.bib", f"{missing}.origin", "log.txt"):
+        write_side(raw / name, ["CC0"])
     out = run(raw)
-    for name in (f"{there}.de.gz", f"{there}.en.gz", f"{there}.origin", "licences.tsv"):
+    for name in (f"{there}.de.gz", f"{there}.en.gz", f"{there}.origin", "licences.tsv",
+                 "references.bib"):
         assert (out / name).read_bytes() == (raw / name).read_bytes()
-    assert not (out / f"{there}.lines.gz").exists()
+    for name in (f"{there}.lines.gz", f"{missing}.origin", "log.txt"):
+        assert not (out / name).exists()
     numbers = numbers_of(out, missing)
     assert len(numbers) >= 20 and all(number % 2 == 0 for number in numbers)
     assert {why for _, why in left_out_of(out)} == {"other set"}
@@ -336,6 +340,7 @@ def test_a_set_that_is_there_is_kept_and_the_other_is_apart_from_it(tmp_path, th
         ({}, ("train.documents", ["x"] * 401), "more lines than .*train.de, which has 400"),
         ({}, ("train.origin", ["x"] * 399), "train.origin has 399 lines, train has 400 pairs"),
         ({"steps": ["nothing"]}, None, "step 'nothing' is unknown"),
+        ({"steps": ["chinese:to=simplified"]}, None, "step chinese"),
     ],
 )
 def test_what_cannot_work_is_refused_and_nothing_is_left(tmp_path, options, change, words):
@@ -362,4 +367,7 @@ def test_the_command_says_what_it_did_and_warns_of_small_sets(tmp_path, capsys):
     printed = capsys.readouterr().err
     assert f"{out}: train 360, dev 20, test 20 of 400 pairs, 0 left out\n" in printed
     assert f"{out}: warning: dev has only 20 pairs" in printed and FEW > 20
+    assert json.loads((out / "manifest.json").read_text())["settings"]["steps"] == [
+        "whitespace", "empty"
+    ]
     assert gzip.decompress((out / "dev.de.gz").read_bytes()).count(b"\n") == 20
