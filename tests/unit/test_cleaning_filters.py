@@ -500,6 +500,18 @@ def test_a_filter_that_cannot_work_is_refused(step, langs, message):
         parse(step).check(Context(langs))
 
 
+@pytest.mark.parametrize(
+    "step",
+    ["length:min=0", "length:min=5,max=5", "length:min=0,max=1", "word-length:max=1",
+     "length-ratio:max=1.01,expected=0.01", "language:confidence=0", "language:confidence=1",
+     "script:min=0", "script:min=1", "letters:min=0", "letters:min=1", "numbers:max=0",
+     "numbers:max=1", "copy:max=0,words=1", "copy:max=1", "repetition:max=1",
+     "chinese-script:max=0", "chinese-script:max=1"],
+)  # fmt: skip
+def test_the_ends_of_a_range_are_in_it(step):
+    parse(step).check(Context(("zh", "en")))
+
+
 def test_all_steps_are_explained_once():
     text = explain_steps()
     for name, kind in STEPS.items():
