@@ -347,6 +347,9 @@ def test_a_share_of_the_numbers_may_be_missing():
     pair = "1861, 1862, 1863", "1861, 1872, 1873"
     assert why("numbers", *pair) == "source 1862, 1863, target 1872, 1873"
     assert why("numbers:max=0.7", *pair) is None
+    assert why("numbers", "1861 und 1862", "1861 and 1873") is None  # half of them
+    assert why("numbers:max=0.4", "90er, 1861, 1862", "1990s, 1863, 1862") is None
+    assert why("numbers:max=0.3", "90er, 1861, 1862", "1990s, 1863, 1862") is not None
     assert why("numbers:max=0", "1861 1862", "1861") == "source 1862, target none"
 
 
