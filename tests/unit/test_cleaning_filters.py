@@ -275,6 +275,8 @@ def test_the_expected_ratio_is_the_median_whatever_the_counts_are_given_by():
          "simplified: 汤进厨"),
         ("chinese-script", "zh", "后里干面台", "words", None),  # of both
         ("chinese-script", "zh", "汤姆进了廚房", "Tom went", None),
+        ("chinese-script", "zh", "汤廚", "Tom went", None),  # half of them
+        ("chinese-script", "zh", "㐀㐁", "words", None),  # rare, and the same in both
         ("chinese-script:max=0.2", "zh", "汤姆进了廚房", "Tom went", "traditional: 廚"),
     ],
 )  # fmt: skip
