@@ -213,6 +213,26 @@ def test_lines_of_any_bytes_are_kept_or_named(fresh, awkward, suffix, last):
     assert list(zip(numbers_of(out), *zip(*train_of(out), strict=True), strict=True)) == kept
 
 
+def test_a_byte_order_mark_before_the_first_line_is_no_text(fresh):
+    raw, out = write_folder(fresh()), fresh()
+    train = raw / "train.de"
+    train.write_bytes("\ufeff".encode() + train.read_bytes())
+    clean(raw, LANGS, out, steps=PLAIN, workers=1)
+    assert train_of(out) == TRAIN
+    assert ledger_of(out)["repaired"] == 0
+
+
+def test_of_a_huge_line_only_so_much_is_read_that_it_is_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 8)
+    for path in (tmp_path / "a", tmp_path / "b"):
+        path.write_bytes(b"one\n" + 1000 * b"x" + b"\nthree\n")
+    found = list(blocks.read_blocks([(tmp_path / "a", tmp_path / "b")], longest=20))
+    lines = b"".join(block.src for block in found).split(b"\n")
+    assert lines[0] == b"one" and lines[2:] == [b"three", b""]
+    assert 20 < len(lines[1]) < 40
+    assert sum(block.lines for block in found) == 3
+
+
 @each_example_has_its_own_folder
 @given(awkward=pairs, size=st.integers(1, 300), most=st.integers(1, 5))
 def test_the_result_does_not_depend_on_how_lines_are_batched(fresh, awkward, size, most):
