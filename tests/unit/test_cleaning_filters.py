@@ -235,6 +235,8 @@ def test_the_expected_ratio_is_the_median_whatever_the_counts_are_given_by():
         ("language", "de", "We bought the house and are happy.", "We are.",
          "source: en, probability"),
         ("language", "de", "Ja.", "Wir haben das Haus gekauft.", "target: de, probability"),
+        ("language", "de", "We bought the houses too", "We are.", "source: en"),
+        ("language", "de", "We like their old house", "We are.", None),  # 19 letters
         ("language:source=any", "de", "We bought the house and are happy.", "We are.", None),
         ("language:source=en+fr", "de", "We bought the house and are happy.", "We are.", None),
         ("language:target=de", "de", "Ja.", "Wir haben das Haus gekauft.", None),
