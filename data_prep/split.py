@@ -9,8 +9,8 @@ Reads a raw folder and writes another, with dev and test taken from train:
   split.tsv               pairs of each, and why pairs were left out; they sum to the input
   manifest.json           what made it
 
-A dev or test set that is there is kept as it is. Files beside the text follow its lines
-(train.origin, train.documents) or are copied (licences).
+A dev or test set that is there is kept as it is. train.origin and train.documents follow the
+lines; licences.tsv and references.bib are copied.
 
 Whole documents are drawn, at random: neighbouring lines share names, terms and style, so that a
 test of single lines among their neighbours measures memory. Where train.documents names the
@@ -66,6 +66,7 @@ BLOCK = 20
 MIN_WORDS = 4
 SPARE = 2  # times the lines wanted are looked at, since not all are fit
 FOLLOWING = ("origin", "documents")  # files that say something of each line
+COPIED = ("licences.tsv", "references.bib")
 LEFT_OUT = "left-out.tsv"
 TABLE = "split.tsv"
 
@@ -338,8 +339,8 @@ def split(folder, langs, out, *, dev=None, test=None, seed=1, block=None, min_wo
         _write_train(part, shards, langs, suffix, {*fates, *left_out}, pairs)
         for name, path in following.items():
             _write_following(part, name, path, suffix, fates, left_out, pairs)
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and not path.name.startswith(("train.", "manifest.json")):
+        for path in folder.iterdir():
+            if path.name in COPIED or path.name.startswith(tuple(f"{name}." for name in there)):
                 shutil.copyfile(path, part / path.name)
         counts = {"train": pairs - len(fates) - len(left_out)}
         counts |= {name: len(sets[name]) for name in HELD_OUT if name in sets}

@@ -323,6 +323,8 @@ def test_a_folder_may_lack_train_or_held_out_sets_but_not_all(tmp_path):
         check([news], LANGS)
     with pytest.raises(FileNotFoundError, match="holds no train, dev or test of de and en"):
         check([news, tmp_path], LANGS)
+    with pytest.raises(ValueError, match="--workers is 1 or more, not 0"):
+        check([news, only_train], LANGS, workers=0)
     with pytest.raises(FileNotFoundError, match="has neither dev.de nor test.de"):
         HeldOut.read([only_train], LANGS)
 

@@ -1,6 +1,7 @@
 """data_prep/split.py: dev and test by whole documents, at random, and every line accounted for."""
 
 import gzip
+import json
 from collections import Counter
 
 import pytest
@@ -190,7 +191,7 @@ def test_dev_and_test_share_no_line_and_near_ones_neither(tmp_path):
         src, tgt = sentence(number % 20)
         pairs.append((f"{src} Und so geht es {number}.", sentence(1000 + number)[1]))
     raw = corpus(tmp_path / "raw", pairs)
-    with pytest.raises(ValueError, match=r"only 0 of 20 pairs for dev .*\(\d+ other set\)"):
+    with pytest.raises(ValueError, match=r"only 0 of 20 pairs for dev .*\(360 other set\)"):
         run(raw)
     report = check([run(corpus(tmp_path / "other"))], LANGS)
     assert not report["leaks"] and not any(
@@ -221,6 +222,7 @@ def test_steps_judge_repaired_text_in_order_and_measure_what_is_left():
     assert [one.why for one in judged] == [None, "empty", "length", "length", "not UTF-8"]
     assert [one.number for one in judged] == [7, 8, 9, 10, 99]
     assert judge(pairs[:1], steps, Context(LANGS), 3)[0].why == "too short"
+    assert judge(pairs[1:2], steps, Context(LANGS), 1)[0].why == "empty"  # nothing goes on
 
 
 def test_what_is_measured_is_measured_of_pairs_that_go_on():
@@ -239,15 +241,20 @@ def test_a_document_without_a_fit_line_goes_back_to_train():
     assert filled == (fit[:3], {5: "too short"}, [fit[3:]], Counter({"too short": 3}))
 
 
+def test_a_document_longer_than_the_set_is_left_for_another():
+    fit = [Judged(number, *sentence(number), None) for number in range(1, 7)]
+    assert fill([fit[:4], fit[4:]], 2, HeldOut([])) == (fit[4:], {}, [fit[:4]], Counter())
+
+
 # -- drawing ---------------------------------------------------------------------------------
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 30), st.integers(1, 6)), min_size=1, max_size=60),
+    st.lists(st.tuples(st.integers(0, 12), st.integers(1, 6)), min_size=1, max_size=40),
     st.integers(1, 40),
 )
 def test_drawn_are_the_first_documents_in_order_until_there_are_enough(pieces, wanted):
-    drawn, whole = Drawn(wanted, longest=20), {}
+    drawn, whole = Drawn(wanted, longest=8), {}
     for place, lines in pieces:
         document = whole.setdefault(place, [])
         pairs = [(place, len(document) + number) for number in range(lines)]
@@ -257,13 +264,13 @@ def test_drawn_are_the_first_documents_in_order_until_there_are_enough(pieces, w
     expected, lines = {}, 0
     for place in sorted(whole):
         if place in drawn.documents:
-            expected[place] = whole[place] if len(whole[place]) <= 20 else None
+            expected[place] = whole[place] if len(whole[place]) <= 8 else None
             lines += len(expected[place] or ())
     assert drawn.documents == expected
     assert list(expected) == sorted(whole)[: len(expected)]  # the first, without a gap
     if drawn.last is None:
         assert len(expected) == len(whole)
-    if all(len(document) <= 20 for document in whole.values()):
+    if all(len(document) <= 8 for document in whole.values()):
         assert lines >= min(wanted, sum(map(len, whole.values())))
         last = max(expected)
         assert lines - len(expected[last] or ()) < wanted  # and no more than needed
@@ -307,11 +314,14 @@ def test_a_set_that_is_there_is_kept_and_the_other_is_apart_from_it(tmp_path, th
     given_set = [sentence(number) for number in range(0, 400, 2)] + [("Ja", "Yes")]
     raw = corpus(tmp_path / "raw", suffix=".gz", **{there: given_set})
     write_side(raw / f"{there}.origin", ["x"] * 201)
-    write_side(raw / "licences.tsv", ["CC0"])
+    for name in ("licences.tsv", "references.bib", f"{missing}.origin", "log.txt"):
+        write_side(raw / name, ["CC0"])
     out = run(raw)
-    for name in (f"{there}.de.gz", f"{there}.en.gz", f"{there}.origin", "licences.tsv"):
+    for name in (f"{there}.de.gz", f"{there}.en.gz", f"{there}.origin", "licences.tsv",
+                 "references.bib"):
         assert (out / name).read_bytes() == (raw / name).read_bytes()
-    assert not (out / f"{there}.lines.gz").exists()
+    for name in (f"{there}.lines.gz", f"{missing}.origin", "log.txt"):
+        assert not (out / name).exists()
     numbers = numbers_of(out, missing)
     assert len(numbers) >= 20 and all(number % 2 == 0 for number in numbers)
     assert {why for _, why in left_out_of(out)} == {"other set"}
@@ -356,4 +366,7 @@ def test_the_command_says_what_it_did_and_warns_of_small_sets(tmp_path, capsys):
     printed = capsys.readouterr().err
     assert f"{out}: train 360, dev 20, test 20 of 400 pairs, 0 left out\n" in printed
     assert f"{out}: warning: dev has only 20 pairs" in printed and FEW > 20
+    assert json.loads((out / "manifest.json").read_text())["settings"]["steps"] == [
+        "whitespace", "empty"
+    ]
     assert gzip.decompress((out / "dev.de.gz").read_bytes()).count(b"\n") == 20
