@@ -331,6 +331,13 @@ def test_of_equals_the_first_that_came_so_far_is_kept(fresh):
     assert dropped[first + 2][1] == f"repeats line {first}"
 
 
+def test_dropped_lines_stand_in_the_order_of_the_corpus_whichever_step_came_first(fresh):
+    out, last = fresh(), len(TRAIN)
+    raw = write_folder(fresh(), train=[*TRAIN, TRAIN[0], ("", "a")])
+    clean(raw, LANGS, out, steps=["empty", "duplicate"], workers=1)
+    assert list(dropped_of(out)) == [last + 1, last + 2]
+
+
 def test_what_is_measured_is_what_the_steps_before_have_left(fresh):
     usual = [("x" * length, "y" * length) for length in range(20, 30)]
     again = [("x" * 20, "y" * 80)] * 15
@@ -600,6 +607,13 @@ def test_what_became_of_a_line_is_told(explained, number, told):
 
 def test_lines_are_explained_in_the_order_asked_for(explained):
     assert explained(5, 2) == f"{explained(5)}\n{explained(2)}"
+
+
+def test_what_a_dropped_line_did_not_come_to_is_not_told(fresh):
+    raw, out = write_folder(fresh(), train=[*TRAIN, ("ein\u00ads " + "zwei " * 20, "one")]), fresh()
+    clean(raw, LANGS, out, steps=["length:max=9", "controls"], workers=1)
+    told = "\n".join(explain(out, [len(TRAIN) + 1]))
+    assert "dropped by length" in told and "controls" not in told
 
 
 def test_a_line_that_a_trial_left_out_is_explained(fresh):
