@@ -349,6 +349,9 @@ def test_a_share_of_the_numbers_may_be_missing():
     pair = "1861, 1862, 1863", "1861, 1872, 1873"
     assert why("numbers", *pair) == "source 1862, 1863, target 1872, 1873"
     assert why("numbers:max=0.7", *pair) is None
+    assert why("numbers", "1861 und 1862", "1861 and 1873") is None  # half of them
+    assert why("numbers:max=0.4", "90er, 1861, 1862", "1990s, 1863, 1862") is None
+    assert why("numbers:max=0.3", "90er, 1861, 1862", "1990s, 1863, 1862") is not None
     assert why("numbers:max=0", "1861 1862", "1861") == "source 1862, target none"
 
 
@@ -502,6 +505,18 @@ def test_chinese_is_converted_by_default_only_where_the_language_says_so(lang, s
 def test_a_filter_that_cannot_work_is_refused(step, langs, message):
     with pytest.raises(ValueError, match=message):
         parse(step).check(Context(langs))
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["length:min=0", "length:min=5,max=5", "length:min=0,max=1", "word-length:max=1",
+     "length-ratio:max=1.01,expected=0.01", "language:confidence=0", "language:confidence=1",
+     "script:min=0", "script:min=1", "letters:min=0", "letters:min=1", "numbers:max=0",
+     "numbers:max=1", "copy:max=0,words=1", "copy:max=1", "repetition:max=1",
+     "chinese-script:max=0", "chinese-script:max=1"],
+)  # fmt: skip
+def test_the_ends_of_a_range_are_in_it(step):
+    parse(step).check(Context(("zh", "en")))
 
 
 def test_all_steps_are_explained_once():
