@@ -92,7 +92,7 @@ def document_names(path, block):
     blocks = (f"\n{number // block}" for number in itertools.count())  # no name has a line feed
     if path is None:
         yield from blocks
-    for name, unnamed in zip(read_lines(path), blocks):  # noqa: B905
+    for name, unnamed in zip(read_lines(path), blocks, strict=False):
         yield name or unnamed
 
 

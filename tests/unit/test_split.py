@@ -340,6 +340,7 @@ def test_a_set_that_is_there_is_kept_and_the_other_is_apart_from_it(tmp_path, th
         ({}, ("train.documents", ["x"] * 401), "more lines than .*train.de, which has 400"),
         ({}, ("train.origin", ["x"] * 399), "train.origin has 399 lines, train has 400 pairs"),
         ({"steps": ["nothing"]}, None, "step 'nothing' is unknown"),
+        ({"steps": ["chinese:to=simplified"]}, None, "step chinese"),
     ],
 )
 def test_what_cannot_work_is_refused_and_nothing_is_left(tmp_path, options, change, words):
