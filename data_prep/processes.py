@@ -56,8 +56,33 @@ def _apply(executor, most, folder, function, batches):
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".function") as file:
         pickle.dump(function, file)
         file.flush()
-        submit = functools.partial(executor.submit, _call, file.name)
+
+        def submit(batch):
+            with _undisturbed():
+                return executor.submit(_call, file.name, batch)
+
         yield from in_order(submit, lambda pending: pending.result(), batches, most)
+
+
+@contextlib.contextmanager
+def _undisturbed():
+    """What SIGINT and SIGTERM raise here waits for the end.
+
+    A pool that is interrupted while it starts a process would wait for that process for ever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number))
+              for number in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in came:
+        signal.raise_signal(number)
 
 
 def in_order(submit, result, batches, most):

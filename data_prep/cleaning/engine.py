@@ -29,7 +29,7 @@ from data_prep.cleaning.kinds import (
     Repair,
     repair_all,
 )
-from data_prep.cleaning.ledger import EXAMPLE_CHARACTERS, Tally, write_dropped
+from data_prep.cleaning.ledger import Tally, write_dropped
 from data_prep.cleaning.lengths import Empty
 from data_prep.cleaning.repairs import Whitespace
 from data_prep.command import bar_settings
@@ -242,7 +242,6 @@ def _decode(data, longest):
     for place, line in enumerate(data.split(b"\n")[:-1]):
         if len(line) > longest:
             unfit[Fitting.name, place] = f"more than {longest:,} bytes"
-            line = line[: 4 * EXAMPLE_CHARACTERS]
         else:
             try:
                 texts.append(line.decode("utf-8"))

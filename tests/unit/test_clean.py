@@ -213,6 +213,26 @@ def test_lines_of_any_bytes_are_kept_or_named(fresh, awkward, suffix, last):
     assert list(zip(numbers_of(out), *zip(*train_of(out), strict=True), strict=True)) == kept
 
 
+def test_a_byte_order_mark_before_the_first_line_is_no_text(fresh):
+    raw, out = write_folder(fresh()), fresh()
+    train = raw / "train.de"
+    train.write_bytes("\ufeff".encode() + train.read_bytes())
+    clean(raw, LANGS, out, steps=PLAIN, workers=1)
+    assert train_of(out) == TRAIN
+    assert ledger_of(out)["repaired"] == 0
+
+
+def test_of_a_huge_line_only_so_much_is_read_that_it_is_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 8)
+    for path in (tmp_path / "a", tmp_path / "b"):
+        path.write_bytes(b"one\n" + 1000 * b"x" + b"\nthree\n")
+    found = list(blocks.read_blocks([(tmp_path / "a", tmp_path / "b")], longest=20))
+    lines = b"".join(block.src for block in found).split(b"\n")
+    assert lines[0] == b"one" and lines[2:] == [b"three", b""]
+    assert 20 < len(lines[1]) < 40
+    assert sum(block.lines for block in found) == 3
+
+
 @each_example_has_its_own_folder
 @given(awkward=pairs, size=st.integers(1, 300), most=st.integers(1, 5))
 def test_the_result_does_not_depend_on_how_lines_are_batched(fresh, awkward, size, most):
@@ -309,6 +329,13 @@ def test_of_equals_the_first_that_came_so_far_is_kept(fresh):
             expected = {first: "length", **expected}
         assert {number: step.partition(":")[0] for number, (step, _) in dropped.items()} == expected
     assert dropped[first + 2][1] == f"repeats line {first}"
+
+
+def test_dropped_lines_stand_in_the_order_of_the_corpus_whichever_step_came_first(fresh):
+    out, last = fresh(), len(TRAIN)
+    raw = write_folder(fresh(), train=[*TRAIN, TRAIN[0], ("", "a")])
+    clean(raw, LANGS, out, steps=["empty", "duplicate"], workers=1)
+    assert list(dropped_of(out)) == [last + 1, last + 2]
 
 
 def test_what_is_measured_is_what_the_steps_before_have_left(fresh):
@@ -580,6 +607,13 @@ def test_what_became_of_a_line_is_told(explained, number, told):
 
 def test_lines_are_explained_in_the_order_asked_for(explained):
     assert explained(5, 2) == f"{explained(5)}\n{explained(2)}"
+
+
+def test_what_a_dropped_line_did_not_come_to_is_not_told(fresh):
+    raw, out = write_folder(fresh(), train=[*TRAIN, ("ein\u00ads " + "zwei " * 20, "one")]), fresh()
+    clean(raw, LANGS, out, steps=["length:max=9", "controls"], workers=1)
+    told = "\n".join(explain(out, [len(TRAIN) + 1]))
+    assert "dropped by length" in told and "controls" not in told
 
 
 def test_a_line_that_a_trial_left_out_is_explained(fresh):

@@ -1,11 +1,12 @@
 """data_prep/processes.py: results in order, from as many processes as asked for."""
 
 import importlib
+import signal
 from functools import partial
 
 import pytest
 
-from data_prep.processes import AHEAD, in_order, in_processes
+from data_prep.processes import AHEAD, _undisturbed, in_order, in_processes
 from tests.fixtures.faults import die_once
 
 # pytest's name of this module is one that no other process could import
@@ -62,6 +63,20 @@ def test_a_killed_worker_is_reported(tmp_path):
         with in_processes(2) as apply:
             list(apply(partial(die_once, str(tmp_path / "died")), [1, 2]))
     assert (tmp_path / "died").exists()
+
+
+def test_what_would_interrupt_the_start_of_a_process_waits_for_its_end():
+    """Else the pool would wait for ever for a process that it does not know of."""
+    started = False
+    # whoever started the tests in the background had it ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        with _undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            started = True
+    assert started
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 def test_one_worker_is_this_process():
