@@ -1,216 +1,184 @@
 """Clean the training text of a corpus, account for every line, and leave dev and test alone.
 
-Reads {train,dev,test}.SRC and .TGT (plain or .gz) of a folder and writes a text folder:
+Reads {train,dev,test}.SRC and .TGT (plain, .gz or .zst) of a folder and writes a text folder:
 
   train.SRC, train.TGT    what was kept, repaired
   train.lines             for each kept line, its line number in the input
   dev.*, test.*           the bytes of the input, decompressed; checked, never altered
-  ledger.json             lines read, kept and dropped, by reason, with examples
+  dropped.tsv.gz          for each dropped line its number, the step that dropped it, and why
+  ledger.json             pairs read, repaired, dropped and kept, step by step, with examples
   manifest.json           what made it
 
-Training pairs go through these steps, in this order. A pair that fails several is counted
-under the first.
+Training text may lie in shards, train.00.SRC, train.01.SRC ..., each with its .TGT: they are read
+in the order of their names as one corpus, and line numbers run on.
 
-  repair              not a filter: NFC; control characters, tabs, carriage returns, U+2028
-                      and other odd white space become one space; soft hyphens and byte-order
-                      marks go
-  empty               either side has no text
-  too long            either side has more than --max-words words. A character of a script
-                      without spaces (Chinese, Japanese, Thai ...) counts as a word
-  word too long       a word has more than --max-word-length characters
-  length ratio        the target is --max-ratio times longer or shorter than this corpus
-                      makes one expect: the expected ratio is the corpus's own median of
-                      target to source characters, so it suits any pair of languages.
-                      10 characters are added to both lengths, since short lines vary most
-  duplicate           the same pair came before
-  held-out overlap    source or target occurs in dev or test, of this folder or of a --held-out
-                      one; case, spacing and punctuation are ignored
+Steps have names and options, written NAME:OPTION=VALUE,...; --print-steps shows those that a pair
+of languages gets, --list-steps tells all. --steps FILE and --step take their place, in the order
+given. A pair that fails several filters is counted under the first. Always there, asked for or
+not: lines that are not UTF-8 or longer than --max-line-bytes are dropped first, whitespace is
+repaired after all other repairs, a pair with an empty side goes, and at last one with a side that
+occurs in dev or test, exactly or nearly, of this folder or of a --held-out one (step held-out;
+data_prep.overlap tells what is near).
 
-Example:
+What became of a line? --explain tells it of a finished folder.
+
+The output is the same for any number of --workers. Memory does not grow with the corpus: some 150
+MB, and for each worker what its steps load. Meanwhile OUT.part takes, beside the output, about
+half the size of the text, and 24 bytes a pair while duplicates are looked for. --engine ray sends
+the work to a Ray cluster, whose nodes need not share a disk.
+
+Examples:
   python -m data_prep.clean --in downloads/medical --source-lang de --target-lang en \\
       --held-out downloads/general --out corpora/medical/text
+  python -m data_prep.clean --print-steps --source-lang de --target-lang en > steps.txt
+  python -m data_prep.clean --in downloads/medical --source-lang de --target-lang en \\
+      --steps steps.txt --step duplicate:of=target --out corpora/medical/text
+  python -m data_prep.clean --out corpora/medical/text --explain 17 4711
 """
 
 import argparse
-import hashlib
-import math
-import re
+import itertools
+import shutil
 import sys
 import time
-from collections import Counter
-from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from data_prep import command
-from data_prep.files import (
-    copy_text,
-    find_text,
-    one_line,
-    read_bitext,
-    write_whole,
-    write_whole_folder,
-)
+from data_prep.cleaning.blocks import find_shards, read_blocks
+from data_prep.cleaning.engine import Decoded, Fitting, HeldOutOverlap, complete, run_steps
+from data_prep.cleaning.explain import explain
+from data_prep.cleaning.kinds import Repair
+from data_prep.cleaning.ledger import DROPPED, make_ledger, summary, table
+from data_prep.cleaning.steps import Context, default_steps, explain_steps, parse
+from data_prep.cluster import on_cluster
+from data_prep.files import copy_text, find_text, read_bitext, write_whole_folder
 from data_prep.manifest import write_json, write_manifest
-from data_prep.overlap import HELD_OUT, find_split, held_out_places, leak_of
+from data_prep.named_steps import read_steps
+from data_prep.overlap import HELD_OUT, HeldOut, add_near_flags, find_split, near_settings
+from data_prep.processes import in_processes, usable_cores
 
 PROG = "data_prep.clean"
-EXAMPLES = 5
-EXAMPLE_CHARACTERS = 200
-RATIO_SMOOTHING = 10  # characters
-RATIO_STEPS = 100  # the median is found in steps of 1 % (of the ratio's logarithm)
-
-_INVISIBLE = str.maketrans("", "", "\u00ad\ufeff")  # soft hyphen, byte-order mark
-_WITHOUT_SPACES = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"  # kana, Han
-)
+MAX_LINE_BYTES = 1 << 20
+BLOCKS_FOR_A_PROCESS = 4  # fewer are done before another process has started
+PRELOAD = ["data_prep.cleaning.engine"]
+ENGINES = ("local", "ray")
+MUCH = 0.01  # of the lines: not a few accidents
 
 
-# -- the steps -----------------------------------------------------------------------------
-
-
-def repair(text):
-    """The text on one line: NFC, single spaces, no control or invisible characters."""
-    return one_line(text.translate(_INVISIBLE))
-
-
-def is_empty(src, tgt):
-    return not src or not tgt
-
-
-def is_too_long(src, tgt, max_words):
-    return any(count_words(text) > max_words for text in (src, tgt))
-
-
-def count_words(text):
-    """Words between spaces, where each character of a script without spaces is a word."""
-    characters = len(_WITHOUT_SPACES.findall(text))
-    return characters + (len(_WITHOUT_SPACES.sub(" ", text).split()) if characters
-                         else len(text.split()))  # fmt: skip
-
-
-def has_long_word(src, tgt, max_word_length):
-    if max(len(src), len(tgt)) <= max_word_length:
-        return False
-    return any(
-        len(word) > max_word_length
-        for text in (src, tgt)
-        for word in _WITHOUT_SPACES.sub(" ", text).split()
-    )
-
-
-def is_out_of_ratio(src, tgt, expected_ratio, max_ratio):
-    expected = RATIO_SMOOTHING + len(src) * expected_ratio
-    found = RATIO_SMOOTHING + len(tgt)
-    return max(expected / found, found / expected) > max_ratio
-
-
-class Duplicates:
-    """Says of each pair whether it came before; keeps 16 bytes of each, not the text."""
-
-    def __init__(self):
-        self._seen = set()
-
-    def __call__(self, src, tgt):
-        digest = hashlib.blake2b(f"{src}\n{tgt}".encode(), digest_size=16).digest()
-        if digest in self._seen:
-            return True
-        self._seen.add(digest)
-        return False
-
-
-def filters(places, expected_ratio, max_words, max_word_length, max_ratio):
-    """{reason: function of a repaired pair that says whether to drop it}, in order.
+def clean(
+    text, langs, out, *, steps=None, step_files=(), held_out=(), near=None, lines=None,
+    max_line_bytes=MAX_LINE_BYTES, workers=None, engine="local", address="auto",
+):  # fmt: skip
+    """Write the text folder ``out``; its ledger and the processor seconds of each step.
 
     Args:
-        places: held-out lines as from ``overlap.held_out_places``.
-        expected_ratio: target characters for each source character.
-        max_words, max_word_length, max_ratio: limits; see the module's help.
-    """
-    return {
-        "empty": is_empty,
-        "too long": partial(is_too_long, max_words=max_words),
-        "word too long": partial(has_long_word, max_word_length=max_word_length),
-        "length ratio": partial(
-            is_out_of_ratio, expected_ratio=expected_ratio, max_ratio=max_ratio
-        ),
-        "duplicate": Duplicates(),
-        "held-out overlap": lambda src, tgt: leak_of(src, tgt, places) is not None,
-    }
-
-
-# -- the whole -----------------------------------------------------------------------------
-
-
-class Ledger:
-    """Where every line that was read has gone."""
-
-    def __init__(self, reasons):
-        self.read = self.kept = self.repaired = 0
-        self.dropped = {reason: 0 for reason in reasons}
-        self.examples = {reason: [] for reason in reasons}
-
-    def drop(self, reason, number, src, tgt):
-        self.dropped[reason] += 1
-        if len(self.examples[reason]) < EXAMPLES:
-            self.examples[reason].append(
-                {
-                    "line": number,
-                    "source": src[:EXAMPLE_CHARACTERS],
-                    "target": tgt[:EXAMPLE_CHARACTERS],
-                }
-            )
-
-    def record(self):
-        """The ledger as a dictionary; kept and dropped lines sum to those read."""
-        assert self.read == self.kept + sum(self.dropped.values())
-        return {
-            "read": self.read,
-            "kept": self.kept,
-            "repaired": self.repaired,
-            "dropped": {
-                reason: {
-                    "count": count,
-                    "share": round(count / self.read, 6),
-                    "examples": self.examples[reason],
-                }
-                for reason, count in self.dropped.items()
-            },
-        }
-
-    def __str__(self):
-        dropped = ", ".join(
-            f"{count:,} {reason}" for reason, count in self.dropped.items() if count
-        )
-        return f"kept {self.kept:,} of {self.read:,}" + (f" ({dropped})" if dropped else "")
-
-
-def survey(src_path, tgt_path):
-    """(pairs, median of target to source characters) of a training set.
-
-    The ratio is 1 when no pair has text on both sides.
+        text: folder with train, dev and test of both languages.
+        langs: source and target language.
+        steps: descriptions, in order; None: ``default_steps`` of the languages.
+        step_files: files that they were read from, for the manifest.
+        held_out: further folders whose dev and test lines must not be trained on.
+        near: settings of ``HeldOut``: threshold, words, sides.
+        lines: clean only so many training pairs, evenly spread over the corpus.
+        max_line_bytes: longer lines are dropped before they are looked at.
+        workers: processes; None: one for each usable core, or what a cluster has room for.
+        engine: "local", or "ray" to work on a cluster.
+        address: of the cluster, see ``connect``.
 
     Raises:
-        ValueError: the files hold no line, are not parallel or not UTF-8.
+        FileNotFoundError: a split is missing.
+        ValueError: an option is out of range, files are not parallel, dev or test is not UTF-8,
+            a file is empty, or nothing is left.
     """
-    ratios = Counter()  # of steps, so that memory does not grow with the corpus
-    number = 0
-    pairs = read_bitext(src_path, tgt_path)
-    for number, src, tgt in tqdm(pairs, desc="measuring", unit=" pairs", unit_scale=True):
-        src_length, tgt_length = len(src.strip()), len(tgt.strip())
-        if src_length and tgt_length:
-            ratios[round(math.log(tgt_length / src_length) * RATIO_STEPS)] += 1
-    if not number:
-        raise ValueError(f"{src_path} and {tgt_path} are empty; there is nothing to train on")
-    half = ratios.total() / 2
-    below = 0
-    for step, count in sorted(ratios.items()):
-        below += count
-        if below >= half:
-            return number, round(math.exp(step / RATIO_STEPS), 4)
-    return number, 1.0
+    started = time.monotonic()
+    _check_options(langs, lines, max_line_bytes, workers, engine)
+    context = Context(tuple(langs))
+    steps = complete(map(parse, default_steps(*langs) if steps is None else steps))
+    for step in steps:
+        step.check(context)
+    out = Path(out)
+    with write_whole_folder(out) as part:
+        scratch = part / "scratch"
+        scratch.mkdir()
+        shards = find_shards(text, "train", langs)
+        paths = {split: [_find_held_out(text, split, lang) for lang in langs]
+                 for split in HELD_OUT}  # fmt: skip
+        counts = {}
+        for split in HELD_OUT:
+            counts[split] = check_held_out(*paths[split])
+            for path, lang in zip(paths[split], langs, strict=True):
+                copy_text(path, part / f"{split}.{lang}")
+        folders = {Path(folder).resolve(): folder for folder in (*held_out, text)}
+        overlap = HeldOutOverlap(HeldOut.read(folders.values(), langs, **(near or {})))
+        steps = [Fitting(), Decoded(), *steps, overlap]
+        pairs, blocks = survey(shards, max_line_bytes)
+        read = min(lines or pairs, pairs)
+        if engine == "ray":
+            crew = on_cluster(address, workers)
+        else:
+            workers = min(workers or usable_cores(), max(1, blocks // BLOCKS_FOR_A_PROCESS))
+            crew = in_processes(workers, PRELOAD, scratch)
+        with crew as apply:
+            outcome = run_steps(
+                read_blocks(shards, max_line_bytes), pairs, steps, context,
+                [*(part / f"train.{lang}" for lang in langs), part / "train.lines",
+                 part / DROPPED],
+                scratch, apply, longest=max_line_bytes,
+                sample=(read, pairs) if read < pairs else None,
+            )  # fmt: skip
+        shutil.rmtree(scratch)
+        ledger = make_ledger(
+            pairs, outcome, [(str(step), isinstance(step, Repair)) for step in steps]
+        )
+        seconds = [round(tally.seconds, 2) for tally in outcome.tallies]
+        if not ledger["kept"]:
+            raise ValueError(
+                f"no training pair of {shards[0][0]} and {shards[0][1]} is left: "
+                f"{summary(ledger)}; look at the first lines of both and at the steps "
+                f"(--print-steps)\n{table(ledger, seconds)}"
+            )
+        write_json(part / "ledger.json", ledger)
+        write_manifest(
+            part,
+            settings={
+                "source_lang": langs[0],
+                "target_lang": langs[1],
+                "in": str(text),
+                "held_out": [str(folder) for folder in held_out],
+                "steps": [str(step) for step in steps[2:-1]],
+                "near": near,
+                "lines": lines,
+                "max_line_bytes": max_line_bytes,
+            },
+            inputs=[*itertools.chain(*shards), *itertools.chain(*paths.values()),
+                    *_held_out_files(held_out, langs), *step_files],
+            counts={"train": ledger["kept"], **counts, "train_read": ledger["read"],
+                    "processor_seconds": seconds},
+            seconds=time.monotonic() - started,
+        )  # fmt: skip
+    return ledger, seconds
+
+
+def survey(shards, longest):
+    """(pairs, blocks) of a training set.
+
+    Everything is read once before the work begins, so that a file that ends early is noticed
+    now and not after hours.
+
+    Raises:
+        ValueError: the files hold no line or are not parallel.
+    """
+    pairs = blocks = 0
+    with tqdm(desc="counting", unit=" pairs", unit_scale=True, **command.bar_settings()) as bar:
+        for block in read_blocks(shards, longest):
+            pairs += block.lines
+            blocks += 1
+            bar.update(block.lines)
+    if not pairs:
+        src, tgt = shards[0]
+        raise ValueError(f"{src} and {tgt} are empty; there is nothing to train on")
+    return pairs, blocks
 
 
 def check_held_out(src_path, tgt_path):
@@ -227,104 +195,13 @@ def check_held_out(src_path, tgt_path):
     return number
 
 
-def clean_train(paths, out_paths, lines_path, steps, pairs, limit=None):
-    """Write the kept pairs and their line numbers; the ``Ledger``.
-
-    Args:
-        paths, out_paths: source and target side.
-        lines_path: where the line numbers of kept pairs go.
-        steps: {reason: function}, from ``filters``.
-        pairs: how many there are.
-        limit: read only so many, evenly spread; all by default.
-    """
-    ledger = Ledger(steps)
-    src_path, tgt_path = out_paths
-    with write_whole(src_path) as src_out, write_whole(tgt_path) as tgt_out, \
-            write_whole(lines_path) as lines_out:  # fmt: skip
-        progress = tqdm(
-            read_bitext(*paths), desc="cleaning", unit=" pairs", unit_scale=True, total=pairs
-        )
-        for number, raw_src, raw_tgt in progress:
-            if limit and number * limit // pairs == (number - 1) * limit // pairs:
-                continue
-            ledger.read += 1
-            src, tgt = repair(raw_src), repair(raw_tgt)
-            ledger.repaired += (src, tgt) != (raw_src, raw_tgt)
-            for reason, fails in steps.items():
-                if fails(src, tgt):
-                    ledger.drop(reason, number, src, tgt)
-                    break
-            else:
-                ledger.kept += 1
-                src_out.write(f"{src}\n")
-                tgt_out.write(f"{tgt}\n")
-                lines_out.write(f"{number}\n")
-    return ledger
-
-
-def clean(text, langs, out, *, held_out=(), max_words=200, max_word_length=100, max_ratio=3.0,
-          expected_ratio=None, lines=None):  # fmt: skip
-    """Write the text folder ``out`` and return its ``Ledger``; see the module's help.
-
-    Args:
-        text: folder with train, dev and test of both languages.
-        langs: source and target language.
-        held_out: further folders whose dev and test lines must not be trained on.
-        expected_ratio: target characters for each source character; measured by default.
-        lines: clean only so many training pairs, evenly spread over the corpus.
-
-    Raises:
-        FileNotFoundError: a split is missing.
-        ValueError: an option is out of range, a file is not parallel, not UTF-8 or empty,
-            or nothing is left.
-    """
-    started = time.monotonic()
-    _check_options(langs, max_words, max_word_length, max_ratio, expected_ratio, lines)
-    out = Path(out)
-    with write_whole_folder(out) as part:
-        paths = {
-            split: [find_text(text, split, lang) for lang in langs]
-            for split in ("train", *HELD_OUT)
-        }
-        counts = {}
-        for split in HELD_OUT:
-            counts[split] = check_held_out(*paths[split])
-            for path, lang in zip(paths[split], langs, strict=True):
-                copy_text(path, part / f"{split}.{lang}")
-        folders = {Path(folder).resolve(): folder for folder in (*held_out, text)}
-        places = held_out_places(folders.values(), langs)
-        pairs, median_ratio = survey(*paths["train"])
-        steps = filters(
-            places, expected_ratio or median_ratio, max_words, max_word_length, max_ratio
-        )
-        ledger = clean_train(
-            paths["train"], [part / f"train.{lang}" for lang in langs], part / "train.lines",
-            steps, pairs, limit=lines if lines and lines < pairs else None,
-        )  # fmt: skip
-        if not ledger.kept:
-            raise ValueError(
-                f"no training pair of {paths['train'][0]} and {paths['train'][1]} is left: {ledger}"
-                f"; look at the first lines of both and at the limits (--help)"
-            )
-        record = {"median_ratio": median_ratio, "pairs_in_corpus": pairs, **ledger.record()}
-        write_json(part / "ledger.json", record)
-        write_manifest(
-            part,
-            settings={
-                "source_lang": langs[0],
-                "target_lang": langs[1],
-                "held_out": [str(folder) for folder in held_out],
-                "max_words": max_words,
-                "max_word_length": max_word_length,
-                "max_ratio": max_ratio,
-                "expected_ratio": expected_ratio or median_ratio,
-                "lines": lines,
-            },
-            inputs=[*sum(paths.values(), []), *_held_out_files(held_out, langs)],
-            counts={"train": ledger.kept, **counts, "train_read": ledger.read},
-            seconds=time.monotonic() - started,
-        )
-    return ledger
+def _find_held_out(folder, split, lang):
+    try:
+        return find_text(folder, split, lang)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; python -m data_prep.split makes dev and test of a corpus without them"
+        ) from None
 
 
 def _held_out_files(folders, langs):
@@ -332,17 +209,15 @@ def _held_out_files(folders, langs):
     return [path for paths in splits if paths for path in paths]
 
 
-def _check_options(langs, max_words, max_word_length, max_ratio, expected_ratio, lines):
+def _check_options(langs, lines, max_line_bytes, workers, engine):
     if langs[0] == langs[1]:
         raise ValueError(f"--source-lang and --target-lang are both {langs[0]}")
-    for name, value in (("--max-words", max_words), ("--max-word-length", max_word_length),
-                        ("--lines", lines)):  # fmt: skip
+    for name, value in (("--lines", lines), ("--max-line-bytes", max_line_bytes),
+                        ("--workers", workers)):  # fmt: skip
         if value is not None and value < 1:
             raise ValueError(f"{name} is a number above 0, not {value}")
-    if not max_ratio > 1:
-        raise ValueError(f"--max-ratio is a factor above 1, not {max_ratio}")
-    if expected_ratio is not None and not 0 < expected_ratio < math.inf:
-        raise ValueError(f"--expected-ratio is a number above 0, not {expected_ratio}")
+    if engine not in ENGINES:
+        raise ValueError(f"--engine is one of {', '.join(ENGINES)}, not {engine}")
 
 
 def main():
@@ -350,42 +225,89 @@ def main():
 
 
 def _main(argv=None):
-    parser = command.parser(__doc__, f"python -m {PROG}")
-    required = {"required": True, "default": argparse.SUPPRESS}
-    parser.add_argument(
-        "--in", dest="text", metavar="DIR", help="folder with train, dev and test", **required
+    args = _arguments(argv)
+    if args.list_steps:
+        print(explain_steps())
+        return
+    if args.explain:
+        for line in explain(args.out, args.explain, args.text):
+            print(line)
+        return
+    langs = (args.source_lang, args.target_lang)
+    if args.print_steps:
+        print("\n".join(default_steps(*langs)))
+        return
+    steps = [*itertools.chain.from_iterable(map(read_steps, args.steps)), *args.step]
+    if args.check_steps:
+        for step in steps:
+            parse(step)
+        return
+    given = args.steps or args.step
+    ledger, seconds = clean(
+        args.text, langs, args.out, steps=steps if given else None, step_files=args.steps,
+        held_out=args.held_out, near=near_settings(args), lines=args.lines,
+        max_line_bytes=args.max_line_bytes, workers=args.workers, engine=args.engine,
+        address=args.address,
+    )  # fmt: skip
+    print(f"{table(ledger, seconds)}\n{args.out}: {summary(ledger)}", file=sys.stderr)
+
+
+def _arguments(argv):
+    words = command.parser(__doc__, f"python -m {PROG}")
+    given = {*(sys.argv[1:] if argv is None else argv)}
+    alone = given & {"--list-steps", "--check-steps", "--explain"}
+    unset = {"default": argparse.SUPPRESS}
+    whole = {"required": not alone and "--print-steps" not in given, **unset}
+    words.add_argument(
+        "--in", dest="text", metavar="DIR", help="folder with train, dev and test", **whole
     )
-    parser.add_argument("--source-lang", metavar="SRC", help="for example de", **required)
-    parser.add_argument("--target-lang", metavar="TGT", help="for example en", **required)
-    parser.add_argument("--out", metavar="DIR", help="text folder to write", **required)
-    parser.add_argument(
-        "--held-out", metavar="DIR", action="append", default=argparse.SUPPRESS,
+    langs = {"required": not alone, **unset}
+    words.add_argument("--source-lang", metavar="SRC", help="for example de", **langs)
+    words.add_argument("--target-lang", metavar="TGT", help="for example en", **langs)
+    words.add_argument(
+        "--out", metavar="DIR", help="text folder to write", **unset,
+        required=whole["required"] or "--explain" in given,
+    )  # fmt: skip
+    words.add_argument(
+        "--held-out", metavar="DIR", action="append", **unset,
         help="another folder whose dev and test lines must not be trained on; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--max-words", type=int, default=200, metavar="N", help="longest line")
-    parser.add_argument(
-        "--max-word-length", type=int, default=100, metavar="N", help="longest word, in characters"
-    )
-    parser.add_argument(
-        "--max-ratio", type=float, default=3.0, metavar="FACTOR",
-        help="how far a pair's length ratio may be from the expected one",
+    add_near_flags(words)
+    words.add_argument(
+        "--step", action="append", **unset, metavar="NAME[:OPTION=VALUE,...]",
+        help="a step; may be repeated, the order counts; the default steps are left out then",
     )  # fmt: skip
-    parser.add_argument(
-        "--expected-ratio", type=float, metavar="RATIO",
-        help="target characters for each source character; the corpus's median by default",
-        default=argparse.SUPPRESS,
+    words.add_argument(
+        "--steps", action="append", **unset, metavar="FILE",
+        help="steps from a file, one a line, # begins a remark; they come before --step",
     )  # fmt: skip
-    parser.add_argument(
-        "--lines", type=int, metavar="N", default=argparse.SUPPRESS,
+    words.add_argument("--print-steps", action="store_true",
+                       help="print the default steps of the languages, as for --steps")  # fmt: skip
+    words.add_argument("--list-steps", action="store_true", help="tell all steps and their options")
+    words.add_argument("--check-steps", action="store_true",
+                       help="see whether the steps are right, and do no more")  # fmt: skip
+    words.add_argument(
+        "--explain", type=int, nargs="+", metavar="N", **unset,
+        help="tell what became of these lines of the input of a finished --out",
+    )  # fmt: skip
+    words.add_argument(
+        "--lines", type=int, metavar="N", **unset,
         help="take only N training pairs, evenly spread over the corpus, for a trial",
     )  # fmt: skip
-    args = vars(parser.parse_args(argv))
-    out = args["out"]
-    ledger = clean(
-        args.pop("text"), (args.pop("source_lang"), args.pop("target_lang")), args.pop("out"),
-        **args,
+    words.add_argument("--max-line-bytes", type=int, default=MAX_LINE_BYTES, metavar="N",
+                       help="longer lines are dropped")  # fmt: skip
+    words.add_argument("--workers", type=int, metavar="N", **unset,
+                       help="processes; unset: one for each usable core")  # fmt: skip
+    words.add_argument("--engine", choices=ENGINES, default="local",
+                       help="work on this machine, or on a Ray cluster")  # fmt: skip
+    words.add_argument(
+        "--address", default="auto",
+        help="of the Ray cluster: HOST:PORT, ray://HOST:PORT, auto or local",
     )  # fmt: skip
-    print(f"{out}: {ledger}", file=sys.stderr)
+    return words.parse_args(argv, argparse.Namespace(
+        text=None, source_lang=None, target_lang=None, out=None, held_out=[], step=[], steps=[],
+        explain=[], lines=None, workers=None,
+    ))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -40,6 +40,12 @@ def run(function, prog):
     sys.exit(status)
 
 
+def bar_settings():
+    """How often tqdm's bar is drawn: rarely where it goes to a file."""
+    on_screen = sys.stderr.isatty()
+    return {"mininterval": 0.5 if on_screen else 30, "dynamic_ncols": on_screen}
+
+
 class _Terminated(BaseException):
     """SIGTERM as an exception, so that unfinished files are cleaned up on the way out."""
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from backports import zstd
 
 PACKED = (".gz", ".zst")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # not text
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError)  # what archives raise
 
 
 def read_lines(path):
@@ -29,18 +31,18 @@ def read_lines(path):
     """
     path = Path(path)
     number = 0
-    with _open_bytes(path) as file:
+    with open_bytes(path) as file:
         try:
             for number, line in enumerate(file, start=1):
-                if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-                    line = line[3:]  # a byte-order mark is not text
+                if number == 1:
+                    line = line.removeprefix(BYTE_ORDER_MARK)
                 yield line.removesuffix(b"\n").decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"{path}, line {number}: not UTF-8 (byte 0x{error.object[error.start]:02x} "
                 f"at column {error.start + 1}); convert the file, for example with iconv"
             ) from None
-        except (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError) as error:
+        except DAMAGED as error:
             raise ValueError(
                 f"{path} is damaged after line {number} ({error}); fetch it again"
             ) from None
@@ -179,7 +181,7 @@ def sha256(path):
 
 def copy_text(path, out_path):
     """Write the bytes of a text file, decompressed and otherwise unaltered, to ``out_path``."""
-    with _open_bytes(Path(path)) as file, open(out_path, "wb") as out:
+    with open_bytes(Path(path)) as file, open(out_path, "wb") as out:
         shutil.copyfileobj(file, out)
 
 
@@ -190,10 +192,15 @@ _SEPARATORS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 def one_line(text):
     """``text`` in NFC with single spaces and no other white space or control characters."""
+    # what can be printed has no white space but spaces, and no control characters
+    if (text.isprintable() and "  " not in text and unicodedata.is_normalized("NFC", text)
+            and not text.startswith(" ") and not text.endswith(" ")):  # fmt: skip
+        return text
     return _SEPARATORS.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
 
 
-def _open_bytes(path):
+def open_bytes(path):
+    """Open a file, plain, ``.gz`` or ``.zst``, to read its bytes, decompressed."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
     if path.is_dir():

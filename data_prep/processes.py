@@ -4,25 +4,37 @@ import contextlib
 import functools
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 import threading
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 AHEAD = 2  # batches waiting for each worker
+FUNCTIONS = 8  # that a worker remembers
+
+
+def usable_cores():
+    """Number of cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 @contextlib.contextmanager
-def in_processes(workers, preload=()):
+def in_processes(workers, preload=(), folder=None):
     """Gives ``apply(function, batches)``: yields the results, in the order of the batches.
 
-    With one worker everything happens in this process.
+    With one worker everything happens in this process. A function may be large: it goes to each
+    worker once, not with every batch.
 
     Args:
         workers: number of processes.
         preload: names of modules that are slow to import; one process imports them, and each
             worker is a copy of it.
+        folder: where functions lie for the workers meanwhile; by default among the system's
+            temporary files, where they stay if this process is killed.
     """
     if workers == 1:
         yield map
@@ -31,7 +43,7 @@ def in_processes(workers, preload=()):
     context.set_forkserver_preload(list(preload))
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
-        yield functools.partial(_apply, executor, workers * AHEAD)
+        yield functools.partial(_apply, executor, workers * AHEAD, folder)
     except BrokenProcessPool:
         raise ValueError(
             "a worker process was killed, perhaps for want of memory; try fewer --workers"
@@ -40,14 +52,36 @@ def in_processes(workers, preload=()):
         executor.shutdown(cancel_futures=True)
 
 
-def _apply(executor, most, function, batches):
+def _apply(executor, most, folder, function, batches):
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".function") as file:
+        pickle.dump(function, file)
+        file.flush()
+        submit = functools.partial(executor.submit, _call, file.name)
+        yield from in_order(submit, lambda pending: pending.result(), batches, most)
+
+
+def in_order(submit, result, batches, most):
+    """Yield the results of batches in their order, with so many of them under way at most.
+
+    Args:
+        submit: begins the work on a batch; what it gives, ``result`` waits for.
+    """
     pending = deque()
     for batch in batches:
-        pending.append(executor.submit(function, batch))
+        pending.append(submit(batch))
         if len(pending) == most:
-            yield pending.popleft().result()
+            yield result(pending.popleft())
     while pending:
-        yield pending.popleft().result()
+        yield result(pending.popleft())
+
+
+def _call(path, batch):
+    return _function(path)(batch)
+
+
+@functools.lru_cache(FUNCTIONS)
+def _function(path):
+    return pickle.loads(Path(path).read_bytes())
 
 
 def _start_worker():

@@ -1,11 +1,11 @@
 """Which backend decodes, on which device, in which arithmetic."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from data_prep.processes import usable_cores
 from fairseq_plugins.checkpoints import load_checkpoint
 from fairseq_plugins.generation.models import EXPORTED_WEIGHTS
 
@@ -144,11 +144,6 @@ def workers_and_threads(choice, workers=None, threads=None):
     if workers is None:
         workers = max(cores // threads, 1) if threads else cores
     return workers, threads or 1
-
-
-def usable_cores():
-    """Number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _convertible(models, trust):

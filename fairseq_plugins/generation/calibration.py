@@ -9,7 +9,7 @@ that it pays.
 import time
 from dataclasses import dataclass, replace
 
-from fairseq_plugins.generation.backends import usable_cores
+from data_prep.processes import usable_cores
 from fairseq_plugins.generation.teacher import Teacher, decode
 
 MARGIN = 1.04  # how much faster another value must be

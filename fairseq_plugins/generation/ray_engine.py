@@ -6,13 +6,13 @@ time: its shards go to others, and another worker is started where there is room
 environment of this project must be there on every node.
 """
 
-import socket
 import tempfile
 import threading
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data_prep.cluster import connect
 from fairseq_plugins.generation.backends import Choice
 from fairseq_plugins.generation.converted import ConvertedModel, open_converted
 from fairseq_plugins.generation.decoding import Decoding
@@ -21,7 +21,6 @@ from fairseq_plugins.generation.models import open_model
 from fairseq_plugins.generation.teacher import Teacher, decode
 
 SHARDS_PER_WORKER = 2  # one that is decoded, one that waits
-SECONDS_TO_ANSWER = 5.0
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_NEWS = 30.0
 MOST_LOSSES = 3  # of workers, without a finished shard between them, for each worker
@@ -245,37 +244,6 @@ class RayEngine:
                 continue
             self._ready.add(worker)
         return bool(done)
-
-
-def connect(address):
-    """The module ``ray``, connected to a cluster.
-
-    Raises:
-        ValueError: Ray is not installed, or nothing answers at the address.
-    """
-    try:
-        import ray
-    except ImportError:
-        raise ValueError(
-            "--engine ray needs Ray, which is not installed: pip install -r requirements-ray.txt"
-        ) from None
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address not in ("auto", "local"):
-        try:
-            socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"no Ray cluster answers at --address {address} ({error}); start one with "
-                f"ray start --head, and give the address that it prints"
-            ) from None
-    if not ray.is_initialized():
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="error")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"cannot connect to a Ray cluster at --address {address}: {error}"
-            ) from None
-    return ray
 
 
 def _files(folder):

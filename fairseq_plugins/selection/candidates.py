@@ -41,9 +41,8 @@ from tqdm import tqdm
 from data_prep.command import parser, run
 from data_prep.files import plain_name, read_lines, sha256, write_whole_folder
 from data_prep.manifest import manifest_path, read_manifest, write_manifest
-from data_prep.processes import in_processes
+from data_prep.processes import in_processes, usable_cores
 from data_prep.vocabulary import read_vocabulary
-from fairseq_plugins.generation.backends import usable_cores
 from fairseq_plugins.generation.nbest import is_nbest, read_nbest
 from fairseq_plugins.selection.records import read_records
 from fairseq_plugins.selection.scores import PAIRWISE, pairwise, signature

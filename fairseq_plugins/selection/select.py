@@ -41,13 +41,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.command import parser, run
+from data_prep.command import bar_settings, parser, run
 from data_prep.files import write_whole, write_whole_folder
 from data_prep.manifest import write_json, write_manifest
 from data_prep.named_steps import read_steps
-from data_prep.processes import in_processes
+from data_prep.processes import in_processes, usable_cores
+from data_prep.spool import Spool
 from fairseq_plugins.export.weights import add_checkpoint_flags
-from fairseq_plugins.generation.backends import usable_cores
 from fairseq_plugins.generation.nbest import is_nbest
 from fairseq_plugins.selection.ledger import Tally, make_ledger, table
 from fairseq_plugins.selection.mixing import (
@@ -60,7 +60,6 @@ from fairseq_plugins.selection.mixing import (
 )
 from fairseq_plugins.selection.records import decode_ledger, dropped_in_decoding, read_records
 from fairseq_plugins.selection.scores import signature
-from fairseq_plugins.selection.spool import Spool
 from fairseq_plugins.selection.steps import (
     Choice,
     Context,
@@ -211,7 +210,8 @@ def _survey(read, source):
     """
     lines = with_reference = 0
     width = 1
-    for record in tqdm(read(), desc="checking", unit=" sentences", unit_scale=True, **_screen()):
+    bar = {"unit": " sentences", "unit_scale": True, **bar_settings()}
+    for record in tqdm(read(), desc="checking", **bar):
         lines += 1
         width = max(width, len(record.candidates))
         with_reference += _has_reference(record)
@@ -377,16 +377,13 @@ def _counted(batches, lines, what):
     """The batches, shown by a bar that opens with the first: before, another one may run."""
     bar = None
     for batch in batches:
-        bar = bar or tqdm(total=lines, desc=what, unit=" sentences", unit_scale=True, **_screen())
+        bar = bar or tqdm(
+            total=lines, desc=what, unit=" sentences", unit_scale=True, **bar_settings()
+        )
         yield batch
         bar.update(len(batch))
     if bar is not None:
         bar.close()
-
-
-def _screen():
-    on_screen = sys.stderr.isatty()
-    return {"mininterval": 0.5 if on_screen else 30, "dynamic_ncols": on_screen}
 
 
 def main():

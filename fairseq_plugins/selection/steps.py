@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import regex
 
-from data_prep.clean import is_out_of_ratio
-from data_prep.languages import INDISTINCT, identifier
+from data_prep.cleaning.lengths import is_out_of_ratio
+from data_prep.languages import accepted_codes, other_languages
 from data_prep.named_steps import NamedStep, by_name, option, parse_step, steps_help
-from data_prep.words import most_repeated, words_of
+from data_prep.words import copied_share, repeated_more
 from fairseq_plugins.selection.ledger import Tally
 from fairseq_plugins.selection.scores import PAIRWISE, pairwise, sentence_score, signature
 
 DISTANCES = ("ter", "chrf", "bleu")
-_LETTER = regex.compile(r"\p{L}")
 
 
 @dataclass(frozen=True)
@@ -223,10 +221,7 @@ class Repetition(Filter):
             self._refuse("max", self.max, "1 or more")
 
     def why(self, record, text, context):
-        times, words = most_repeated(text)
-        if times <= self.max or times <= most_repeated(record.source)[0]:
-            return None
-        return f"{times} × {' '.join(words)!r}"
+        return repeated_more(text, self.max, record.source)
 
 
 @dataclass(frozen=True)
@@ -245,12 +240,8 @@ class Copy(Filter):
             self._refuse("words", self.words, "1 or more")
 
     def why(self, record, text, context):
-        target = Counter(word for word in words_of(text.casefold()) if _LETTER.search(word))
-        if target.total() < self.words:
-            return None
-        source = Counter(words_of(record.source.casefold()))
-        share = (target & source).total() / target.total()
-        return f"{share:.0%} of the words" if share > self.max else None
+        share = copied_share(record.source, text, self.max, self.words)
+        return None if share is None else f"{share:.0%} of the words"
 
 
 @dataclass(frozen=True)
@@ -267,29 +258,21 @@ class Language(Filter):
     confidence: float = option(0.5, "least probability of the other language")
 
     def check(self, context):
-        known = identifier().labels
-        for code in self._accepted(context):
-            if code not in known:
-                raise ValueError(
-                    f"step language: py3langid does not know {code!r}; it knows "
-                    f"{', '.join(known)}. Say code=… for the nearest, or leave the step out"
-                )
+        try:
+            self._accepted(context)
+        except ValueError as error:
+            raise ValueError(
+                f"step language: {error}. Say code=… for the nearest, or leave the step out"
+            ) from None
         if not 0 <= self.confidence <= 1:
             self._refuse("confidence", self.confidence, "a share from 0 to 1")
 
     def _accepted(self, context):
-        code = self.code or context.tgt_lang
-        return [code, *INDISTINCT.get(code, ()), *(self.accept.split("+") if self.accept else ())]
+        further = self.accept.split("+") if self.accept else ()
+        return accepted_codes(self.code or context.tgt_lang, *further)
 
     def why(self, record, text, context):
-        letters = sum(len(letter.encode()) for letter in text if letter.isalpha())
-        if letters < self.min:
-            return None
-        found, probability = identifier().classify(text)
-        # zxx is what is no language: numbers, markup
-        if found in ("zxx", *self._accepted(context)) or probability < self.confidence:
-            return None
-        return f"{found}, probability {probability:.2f}"
+        return other_languages([text], self._accepted(context), self.min, self.confidence)[0]
 
 
 @dataclass(frozen=True)

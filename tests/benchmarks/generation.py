@@ -47,9 +47,10 @@ import fairseq_plugins
 from data_prep.binarise import binarise, find_command
 from data_prep.files import find_text, read_bitext, read_lines, write_whole
 from data_prep.manifest import package_versions
+from data_prep.processes import usable_cores
 from fairseq_plugins.export.conversion import convert
 from fairseq_plugins.generation import ray_engine
-from fairseq_plugins.generation.backends import COMPUTE_TYPES, usable_cores
+from fairseq_plugins.generation.backends import COMPUTE_TYPES
 from fairseq_plugins.generation.ctranslate2_backend import positions_of
 from fairseq_plugins.generation.decoding import Decoding, length_class
 from fairseq_plugins.generation.generate import MAX_SOURCE_PIECES, SHARD_LINES, generate
