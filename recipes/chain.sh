@@ -5,7 +5,9 @@
 #
 #   --general DIR            general-domain bitext: train, dev and test as train.de, train.en ...
 #                            (plain or .gz, one sentence a line, not tokenised)
-#   --domain NAME=DIR        in-domain bitext, the same files; may be repeated
+#   --domain NAME=DIR        in-domain bitext, the same files; may be repeated. With monolingual.de,
+#                            source text without translations, teachers translate that too for
+#                            the students that learn of a teacher in the domain
 #   --work DIR               folder of the run; run again to go on or to change settings
 #   --size NAME              student: tiny, small, medium, tiny_6_1 ... (or miniature, for
 #                            demonstrations); recipes/stages/train.sh --help has all, with numbers
@@ -185,10 +187,21 @@ train() {  # NUMBER TITLE OUT DATA [dad-stage flags] -- TRAIN.SH-FLAGS
     ${train_flags[@]+"${train_flags[@]}"}
 }
 
+has_monolingual() {  # DOMAIN: whether it has source text without translations
+  [[ $1 != general ]] || return 1
+  local files=${domain_folder[$1]}/monolingual
+  compgen -G "$files*.$source_lang" > /dev/null || compgen -G "$files*.$source_lang.*" > /dev/null
+}
+sources_of() {  # DOMAIN: text folder with all that a teacher translates for students
+  if has_monolingual "$1"; then echo "corpora/$1/sources"; else echo "corpora/$1/text"; fi
+}
+
 distil() {  # NUMBER TITLE DOMAIN TEACHER [DISTIL.SH-FLAGS]
-  stage "$1" "$2" --resume --screen all --in "teacher/$4" --in "corpora/$3/text" --in vocabulary \
+  local text
+  text=$(sources_of "$3")
+  stage "$1" "$2" --resume --screen all --in "teacher/$4" --in "$text" --in vocabulary \
     --out "distilled/$3/$4" \
-    -- distil.sh --teacher "teacher/$4" --text "corpora/$3/text" --vocabulary vocabulary \
+    -- distil.sh --teacher "teacher/$4" --text "$text" --vocabulary vocabulary \
     "${languages[@]}" --beam "$teacher_beam" --out '{out}' "${selection[@]}" "${@:5}" \
     ${teacher_compute_type:+-- --compute-type "$teacher_compute_type"}
 }
@@ -200,10 +213,11 @@ cache() {  # NUMBER TITLE DATA TEACHER: the teacher's distribution over a prepar
 cache_of() { echo "cached/${1%/prepared}"; }
 
 candidates() {  # NUMBER TITLE DOMAIN TEACHER: the teacher's n-best with their costs
-  stage "$1" "$2" --in "distilled/$3/$4" --in "corpora/$3/text" --out "candidates/$3/$4" \
+  local text
+  text=$(sources_of "$3")
+  stage "$1" "$2" --in "distilled/$3/$4" --in "$text" --out "candidates/$3/$4" \
     -- dad-candidates --nbest "distilled/$3/$4/decoded/train.$target_lang.nbest" \
-    --source "corpora/$3/text/train.$source_lang" \
-    --references "corpora/$3/text/train.$target_lang" \
+    --source "$text/train.$source_lang" --references "$text/train.$target_lang" \
     --data "distilled/$3/$4/prepared" --out '{out}'
 }
 
@@ -304,10 +318,20 @@ chain() {
       ${lines:+--lines "$lines"} --out '{out}'
   done
   all_done
+  for name in "${names[@]}"; do
+    has_monolingual "$name" || continue
+    beside 1 "clean text" stage 1 "clean text" --in "${domain_folder[$name]}" \
+      --in "corpora/$name/text" --out "$(sources_of "$name")" \
+      -- python -m data_prep.monolingual --in "${domain_folder[$name]}" \
+      --text "corpora/$name/text" "${languages[@]}" "${held_out[@]}" \
+      ${lines:+--lines "$lines"} --out '{out}'
+  done
+  all_done
 
-  local texts=() text_inputs=()
+  local texts=() text_inputs=() text
   for name in general "${names[@]}"; do
-    texts+=("corpora/$name/text") text_inputs+=(--in "corpora/$name/text")
+    text=$(sources_of "$name")
+    texts+=("$text") text_inputs+=(--in "$text")
   done
   stage 1 "clean text" "${text_inputs[@]}" --out corpora/overlap \
     -- python -m data_prep.overlap "${languages[@]}" --out '{out}' "${texts[@]}"
@@ -417,6 +441,10 @@ chain() {
         scratch) label+="$name-only teacher's output$(in_words "$loss")" ;;
         adapted) label+="adapted teacher's output$(in_words "$loss")" ;;
       esac
+      # these students see more text than those that learn from references
+      if [[ $(target_of "$number") != references ]] && has_monolingual "$name"; then
+        label+=", monolingual sources too"
+      fi
       row "student/$size/$(with_loss "$number" "$loss")/$name" "$(named "$number" "$loss")" "$label"
     done
     all_done
