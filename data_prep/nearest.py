@@ -116,7 +116,7 @@ def select_nearest(general, domain, out, langs, *, method=None, sides=None, shar
             del samples
             scores = score_all(
                 functools.partial(method.score, scratch), general_paths, of_sides,
-                counts["general"], workers, method.preload,
+                counts["general"], workers, method.preload, scratch,
             )  # fmt: skip
         chosen = choose(scores, share, lines, threshold)
         ledger = {"read": len(scores), **_account(scores, chosen, threshold)}
@@ -238,12 +238,12 @@ def _draw(lines, most, seed):
 # -- what is chosen ------------------------------------------------------------------------
 
 
-def score_all(score, paths, of_sides, total, workers, preload):
+def score_all(score, paths, of_sides, total, workers, preload, folder):
     """The score of every pair, an array of float64."""
     pairs = (of_sides(pair) for _, *pair in read_bitext(*paths))
     batches = iter(lambda: list(itertools.islice(pairs, BATCH)), [])
     scores = array("d")
-    with in_processes(workers, preload) as apply, \
+    with in_processes(workers, preload, folder) as apply, \
             tqdm(total=total, desc="scoring", unit=" pairs", unit_scale=True) as bar:  # fmt: skip
         for found in apply(score, batches):
             scores.extend(found)
