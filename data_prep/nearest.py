@@ -64,12 +64,13 @@ from data_prep.files import (
 from data_prep.manifest import write_json, write_manifest
 from data_prep.nearness import METHODS, UNITS, CrossEntropyDifference, Samples
 from data_prep.overlap import HELD_OUT, find_split
-from data_prep.processes import in_processes
+from data_prep.processes import in_processes, usable_cores
 
 PROG = "data_prep.nearest"
 SIDES = {"source": (0,), "target": (1,), "both": (0, 1)}
 SPLITS = ("train", "monolingual")  # of a domain, either may be missing
 BATCH = 1000  # pairs
+BATCHES_FOR_A_PROCESS = 16  # fewer are done before another process has started
 EXAMPLES = 5
 EXAMPLE_CHARACTERS = 200
 QUANTILES = (0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
@@ -77,7 +78,7 @@ QUANTILES = (0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 
 def select_nearest(general, domain, out, langs, *, method=None, sides=None, share=None, lines=None,
                    threshold=None, with_domain=False, sample_lines=50_000, seed=1,
-                   workers=1):  # fmt: skip
+                   workers=None):  # fmt: skip
     """Write the text folder ``out`` and return its ledger, a dictionary; see the module's help.
 
     Args:
@@ -89,6 +90,7 @@ def select_nearest(general, domain, out, langs, *, method=None, sides=None, shar
         with_domain: put the domain's own training pairs before them.
         sample_lines: the most lines of the domain that the measure is fitted to.
         seed: of the samples.
+        workers: processes; None: one for each usable core.
 
     Raises:
         FileNotFoundError: a folder has no training text.
@@ -114,6 +116,8 @@ def select_nearest(general, domain, out, langs, *, method=None, sides=None, shar
             print(f"fitting {_name(method)} to {counts['domain_sample']:,} lines", file=sys.stderr)
             method.fit(scratch, samples)
             del samples
+            most = counts["general"] // (BATCH * BATCHES_FOR_A_PROCESS)
+            workers = min(workers or usable_cores(), max(1, most))
             scores = score_all(
                 functools.partial(method.score, scratch), general_paths, of_sides,
                 counts["general"], workers, method.preload, scratch,
@@ -138,7 +142,6 @@ def select_nearest(general, domain, out, langs, *, method=None, sides=None, shar
                 "threshold": threshold,
                 "with_domain": with_domain,
                 "sample_lines": sample_lines,
-                "workers": workers,
             },
             inputs=_unique([*general_paths, *sum(domain_paths, []), *(pairs_of_domain or ()),
                             *sum((paths or [] for paths in held_out.values()), [])]),
@@ -458,7 +461,8 @@ def _main(argv=None):
     )  # fmt: skip
     parser.add_argument("--with-domain", action="store_true", help="the domain's own pairs first")
     parser.add_argument("--seed", type=int, default=1, help="chooses the samples")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes to use")
+    parser.add_argument("--workers", type=int, metavar="N", **optional,
+                        help="processes; unset: one for each usable core")  # fmt: skip
     args = vars(parser.parse_args(argv))
     method = make_method(args.pop("method"), args.pop("units", None), args.pop("order", None))
     langs = (args.pop("source_lang"), args.pop("target_lang"))

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from data_prep import nearest as nearest_module
 from data_prep import nearness
 from data_prep.manifest import read_json, read_manifest
 from data_prep.nearest import _draw, _main, choose, find_domain, make_method, select_nearest
@@ -352,8 +353,9 @@ def test_the_ledger_shows_the_scores_and_the_lines_at_the_limit(folders, tmp_pat
         assert POOL[example["line"] - 1] == (example["source"], example["target"])
 
 
-def test_workers_and_seeds(folders, tmp_path):
+def test_workers_and_seeds(folders, tmp_path, monkeypatch):
     """One process or several, the bytes are the same; another seed draws other samples."""
+    monkeypatch.setattr(nearest_module, "BATCHES_FOR_A_PROCESS", 1)
     big = write_folder(tmp_path / "big", made_up(EVERYDAY, 2500, seed=8), None, None), folders[1]
     one = nearest(big, tmp_path / "one", workers=1)
     two = nearest(big, tmp_path / "two", workers=2)
