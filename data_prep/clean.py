@@ -22,10 +22,10 @@ data_prep.overlap tells what is near).
 
 What became of a line? --explain tells it of a finished folder.
 
-The output is the same for any number of --workers. Memory does not grow with the corpus: some 150
-MB, and for each worker what its steps load. Meanwhile OUT.part takes, beside the output, about
-half the size of the text, and 24 bytes a pair while duplicates are looked for. --engine ray sends
-the work to a Ray cluster, whose nodes need not share a disk.
+The output is the same for any number of --workers. Memory does not grow with the corpus: it is
+about 200 MB a process with the default steps. Disk: while it works, OUT.part takes, beside the
+output, up to the size of the plain text, and 24 bytes a pair where duplicates are looked for.
+--engine ray sends the work to a Ray cluster, whose nodes need not share a disk.
 
 Examples:
   python -m data_prep.clean --in downloads/medical --source-lang de --target-lang en \\

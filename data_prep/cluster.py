@@ -43,7 +43,7 @@ def on_cluster(address, workers=None):
     def apply(function, batches):
         pickled = ray.put(pickle.dumps(function))
         submit = functools.partial(remote.remote, pickled)
-        return in_order(submit, functools.partial(_result, ray), batches, (workers or room) * AHEAD)
+        return in_order(submit, functools.partial(_result, ray), batches, workers or room * AHEAD)
 
     yield apply
 

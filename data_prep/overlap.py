@@ -4,14 +4,14 @@ Reads {train,dev,test}.SRC and .TGT (plain, .gz or .zst) of every folder, as far
 A training pair is a leak if its source or its target is, on the same side of a dev or test set:
 
   exactly   the same line, with case, spacing, punctuation and character width ignored
-  nearly    a line with at least --near-threshold of its words in common, order ignored: words in
-            both by words in either. So one word may be added or left out where there are 4 (but
-            see --near-words), one exchanged where there are 9. Each character of a script
-            without spaces is a word. Shorter lines than --near-words are compared exactly alone:
-            "What can I do?" is near to much that is no leak
+  nearly    a line with most words in common, in whatever order: those in both are at least
+            --near-threshold of those in either. At 0.8 one word may be exchanged where there are
+            9, or a number; one may be added or left out where there are 5. Each character of a
+            script without spaces is a word. Lines of fewer than --near-words different words are
+            compared exactly alone: what is near to "What can I do?" is seldom a leak
 
 A model that has seen either would be scored for remembering. python -m data_prep.clean removes
-the same pairs with the same settings.
+and counts the same pairs.
 
 Prints how many pairs leak, which held-out folder they are from, and a few with both texts. A pair
 that leaks in several ways counts once, as the first of: source exactly, target exactly, source
@@ -51,7 +51,7 @@ from data_prep.processes import in_processes, usable_cores
 PROG = "data_prep.overlap"
 HELD_OUT = ("dev", "test")
 NEAR_THRESHOLD = 0.8
-NEAR_WORDS = 6
+NEAR_WORDS = 6  # a fifth of everyday lines of 5 words have a near one in a corpus by chance
 NEAR_SIDES = ("either", "both")
 EXAMPLES = 5
 EXAMPLE_CHARACTERS = 100
@@ -317,6 +317,8 @@ def check(folders, langs, *, threshold=NEAR_THRESHOLD, words=NEAR_WORDS, sides="
             none a dev or test set.
         ValueError: a setting is out of range, or files are not parallel or not UTF-8.
     """
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers is 1 or more, not {workers}")
     splits = {str(Path(folder)): _splits(folder, langs) for folder in folders}
     train, dev, test = (
         {folder: paths[split] for folder, paths in splits.items() if split in paths}

@@ -9,8 +9,8 @@ Reads a raw folder and writes another, with dev and test taken from train:
   split.tsv               pairs of each, and why pairs were left out; they sum to the input
   manifest.json           what made it
 
-A dev or test set that is there is kept as it is. Files beside the text follow its lines
-(train.origin, train.documents) or are copied (licences).
+A dev or test set that is there is kept as it is. train.origin and train.documents follow the
+lines; licences.tsv and references.bib are copied.
 
 Whole documents are drawn, at random: neighbouring lines share names, terms and style, so that a
 test of single lines among their neighbours measures memory. Where train.documents names the
@@ -66,6 +66,7 @@ BLOCK = 20
 MIN_WORDS = 4
 SPARE = 2  # times the lines wanted are looked at, since not all are fit
 FOLLOWING = ("origin", "documents")  # files that say something of each line
+COPIED = ("licences.tsv", "references.bib")
 LEFT_OUT = "left-out.tsv"
 TABLE = "split.tsv"
 
@@ -227,21 +228,30 @@ def judge(pairs, steps, context, min_words):
     return [Judged(number, *texts[number], whys.get(number)) for number in numbers]
 
 
-def fill(documents, wanted, other):
-    """(pairs of a set, {number: why} of lines left out, documents left).
+class Filled(NamedTuple):
+    """A set, and what became of the documents that were looked at for it."""
 
-    Documents are taken until there are as many pairs as wanted; one without a fit pair is not.
+    pairs: list  # of Judged, in the order of the corpus
+    left_out: dict  # {number: why} of the other lines of the documents taken
+    rest: list  # documents not taken that another set may take
+    passed_over: Counter  # why lines of documents not taken were not fit
+
+
+def fill(documents, wanted, other):
+    """The set that is ``Filled`` with whole documents until it has as many pairs as wanted.
+
+    A document without a fit pair goes back to train.
 
     Args:
         documents: lists of ``Judged``, in the order of drawing.
         wanted: pairs.
         other: ``HeldOut`` lines of the other set.
     """
-    pairs, left_out, left = [], {}, []
+    filled = Filled([], {}, [], Counter())
     seen = set()
     for document in documents:
-        if len(pairs) >= wanted or len(document) > wanted:
-            left.append(document)
+        if len(filled.pairs) >= wanted or len(document) > wanted:
+            filled.rest.append(document)
             continue
         fit, unfit = [], {}
         leaks = other.leaks([one.src for one in document], [one.tgt for one in document])
@@ -253,10 +263,13 @@ def fill(documents, wanted, other):
             else:
                 fit.append(one)
                 seen.add(key)
+        filled.pairs.extend(fit)
         if fit:
-            pairs += fit
-            left_out.update(unfit)
-    return sorted(pairs), left_out, left
+            filled.left_out.update(unfit)
+        else:
+            filled.passed_over.update(unfit.values())
+    filled.pairs.sort()
+    return filled
 
 
 # -- the whole -------------------------------------------------------------------------------
@@ -304,24 +317,30 @@ def split(folder, langs, out, *, dev=None, test=None, seed=1, block=None, min_wo
                 wanted=spare * sum(most.values()) + max(most.values()), longest=max(most.values()),
             )  # fmt: skip
             wanted = _sizes(asked, pairs, shards[0][0])
-            sets, left_out, short = _choose(drawn, wanted, known, steps, context, min_words)
+            chosen = _choose(drawn, wanted, known, steps, context, min_words)
+            short = [name for name, size in wanted.items() if len(chosen[name].pairs) < size]
             if not short or drawn.last is None:
                 break
             spare *= 4
-        if short:
+        for name in short:
+            found, left_out, _, passed_over = chosen[name]
+            whys = _reasons(passed_over + Counter(left_out.values()))
             raise ValueError(
-                f"{shards[0][0]}: only {len(sets[short]):,} of {wanted[short]:,} pairs for {short} "
-                f"are fit ({_reasons(left_out) or 'documents are too long'}); wish for fewer with "
-                f"--{short}, allow shorter ones with --min-words, or cut documents with --block"
+                f"{shards[0][0]}: only {len(found):,} of {wanted[name]:,} pairs for {name} are fit "
+                f"({whys or 'the documents are too long'}); wish for fewer with --{name}, allow "
+                "shorter ones with --min-words, or cut documents with --block"
             )
+        sets = {name: filled.pairs for name, filled in chosen.items()}
+        left_out = {number: why for filled in chosen.values()
+                    for number, why in filled.left_out.items()}  # fmt: skip
         suffix = shards[0][0].suffix if shards[0][0].suffix in PACKED else ""
-        fates = {one.number: name for name, chosen in sets.items() for one in chosen}
+        fates = {one.number: name for name, found in sets.items() for one in found}
         _write_sets(part, sets, langs, suffix)
         _write_train(part, shards, langs, suffix, {*fates, *left_out}, pairs)
         for name, path in following.items():
             _write_following(part, name, path, suffix, fates, left_out, pairs)
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and not path.name.startswith(("train.", "manifest.json")):
+        for path in folder.iterdir():
+            if path.name in COPIED or path.name.startswith(tuple(f"{name}." for name in there)):
                 shutil.copyfile(path, part / path.name)
         counts = {"train": pairs - len(fates) - len(left_out)}
         counts |= {name: len(sets[name]) for name in HELD_OUT if name in sets}
@@ -367,25 +386,23 @@ def _sizes(asked, pairs, path):
 
 
 def _choose(drawn, wanted, known, steps, context, min_words):
-    """({set: its pairs}, {number: why} of lines left out, the set that is short or None)."""
+    """{set: what it is ``Filled`` with}."""
     documents = [pairs for _, pairs in sorted(drawn.documents.items()) if pairs]
     judged = iter(judge(list(itertools.chain(*documents)), steps, context, min_words))
     documents = [list(itertools.islice(judged, len(pairs))) for pairs in documents]
-    sets, left_out = {}, {}
+    chosen = {}
     for name, size in wanted.items():
-        sets[name], unfit, documents = fill(documents, size, known)
-        left_out.update(unfit)
-        if len(sets[name]) < size:
-            return sets, left_out, name
+        chosen[name] = fill(documents, size, known)
+        documents = chosen[name].rest
         known = HeldOut(
             (side, "", "", text)
-            for one in sets[name] for side, text in enumerate((one.src, one.tgt))
+            for one in chosen[name].pairs for side, text in enumerate((one.src, one.tgt))
         )  # fmt: skip
-    return sets, left_out, None
+    return chosen
 
 
-def _reasons(left_out):
-    return ", ".join(f"{count:,} {why}" for why, count in Counter(left_out.values()).most_common())
+def _reasons(whys):
+    return ", ".join(f"{count:,} {why}" for why, count in whys.most_common())
 
 
 def _write_sets(part, sets, langs, suffix):
@@ -484,7 +501,7 @@ def _main(argv=None):
     pairs, counts, left_out = split(args.pop("folder"), langs, args.pop("out"),
                                     steps=steps or None, **args)  # fmt: skip
     kept = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    whys = f" ({_reasons(left_out)})" if left_out else ""
+    whys = f" ({_reasons(Counter(left_out.values()))})" if left_out else ""
     print(f"{out}: {kept} of {pairs:,} pairs, {len(left_out):,} left out{whys}", file=sys.stderr)
     for name in HELD_OUT:
         if counts.get(name, FEW) < FEW:

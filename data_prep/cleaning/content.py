@@ -28,7 +28,8 @@ ANY = "any"  # of a side that is not judged
 
 @dataclass(frozen=True)
 class Language(Filter):
-    """drops a pair with a side in another language (py3langid), swapped sides among them"""
+    """drops a pair with a side in another language (py3langid), swapped sides among them. What may
+    well be in its own language stays"""
 
     name: ClassVar[str] = "language"
     source: str = option(

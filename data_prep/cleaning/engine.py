@@ -20,8 +20,16 @@ from backports import zstd
 from tqdm import tqdm
 
 from data_prep.cleaning.duplicates import Repeats
-from data_prep.cleaning.kinds import CleaningStep, Context, Corpus, Filter, Measured, Repair
-from data_prep.cleaning.ledger import EXAMPLE_CHARACTERS, Tally, write_dropped
+from data_prep.cleaning.kinds import (
+    CleaningStep,
+    Context,
+    Corpus,
+    Filter,
+    Measured,
+    Repair,
+    repair_all,
+)
+from data_prep.cleaning.ledger import Tally, write_dropped
 from data_prep.cleaning.lengths import Empty
 from data_prep.cleaning.repairs import Whitespace
 from data_prep.command import bar_settings
@@ -164,17 +172,18 @@ class Pass:
         else:
             batch, whys = self._read(task)
         read = len(batch.numbers)
-        for number, step, settled in self.steps:
-            tally = tallies[number]
-            tally.read += len(batch.numbers)
-            if not len(batch.numbers):
-                continue
-            started = time.thread_time()
-            if isinstance(step, Repair):
-                batch, changed, new = _repair(step, batch, self.context)
-                tally.repaired += changed
+        for repairs, steps in itertools.groupby(self.steps, lambda entry: _is_repair(entry[1])):
+            if repairs:
+                numbers, steps, _ = zip(*steps, strict=True)
+                batch, new = _repair(steps, batch, self.context, [tallies[n] for n in numbers])
                 repaired += new
-            else:
+                continue
+            for number, step, settled in steps:
+                tally = tallies[number]
+                tally.read += len(batch.numbers)
+                if not len(batch.numbers):
+                    continue
+                started = time.thread_time()
                 if isinstance(step, (Fitting, Decoded)):
                     found = [whys.get((step.name, line)) for line in batch.numbers.tolist()]
                 elif isinstance(step, Corpus):
@@ -184,7 +193,7 @@ class Pass:
                 else:
                     found = step.why(batch.src, batch.tgt, self.context)
                 batch = _judge(batch, found, str(step), tally, dropped)
-            tally.seconds += time.thread_time() - started
+                tally.seconds += time.thread_time() - started
         dropped.sort()
         kept = len(batch.numbers)
         return Done(
@@ -233,7 +242,6 @@ def _decode(data, longest):
     for place, line in enumerate(data.split(b"\n")[:-1]):
         if len(line) > longest:
             unfit[Fitting.name, place] = f"more than {longest:,} bytes"
-            line = line[: 4 * EXAMPLE_CHARACTERS]
         else:
             try:
                 texts.append(line.decode("utf-8"))
@@ -245,20 +253,37 @@ def _decode(data, longest):
     return texts, unfit
 
 
-def _repair(step, batch, context):
-    """(the batch repaired, pairs that were changed, how many of them for the first time)."""
+def _is_repair(step):
+    return isinstance(step, Repair)
+
+
+def _repair(steps, batch, context, tallies):
+    """(the batch after some repairs, how many pairs they were the first to change)."""
+    timed = [_Timed(step, tally) for step, tally in zip(steps, tallies, strict=True)]
     sides = [
-        step.repair(texts, lang)
+        repair_all(timed, texts, lang)
         for texts, lang in zip((batch.src, batch.tgt), context.langs, strict=True)
     ]
-    changed = np.zeros(len(batch.numbers), dtype=bool)
-    for before, after in zip((batch.src, batch.tgt), sides, strict=True):
-        assert len(after) == len(before), f"{step} made {len(after)} lines of {len(before)}"
-        if before != after:
-            changed |= [one != other for one, other in zip(before, after, strict=True)]
-    new = int(np.count_nonzero(changed & ~batch.repaired))
-    batch = Batch(batch.numbers, batch.repaired | changed, *sides)
-    return batch, int(np.count_nonzero(changed)), new
+    for tally, *places in zip(tallies, *(changed for _, changed in sides), strict=True):
+        tally.read += len(batch.numbers)
+        tally.repaired += len(set().union(*places))
+    repaired = batch.repaired.copy()
+    repaired[list(set().union(*(places for _, changed in sides for places in changed)))] = True
+    new = int(np.count_nonzero(repaired) - np.count_nonzero(batch.repaired))
+    return Batch(batch.numbers, repaired, *(texts for texts, _ in sides)), new
+
+
+class _Timed(NamedTuple):
+    """A repair whose processor time is counted."""
+
+    step: Repair
+    tally: Tally
+
+    def repair(self, texts, lang):
+        started = time.thread_time()
+        repaired = self.step.repair(texts, lang)
+        self.tally.seconds += time.thread_time() - started
+        return repaired
 
 
 def _repeats(numbers, repeated):

@@ -1,11 +1,15 @@
 """What became of single lines of a corpus, told from what a finished cleaning left behind."""
 
+import contextlib
+import itertools
 import re
 import unicodedata
 from pathlib import Path
+from typing import NamedTuple
 
 from data_prep.cleaning.blocks import find_shards, read_blocks
-from data_prep.cleaning.kinds import Repair
+from data_prep.cleaning.engine import HeldOutOverlap
+from data_prep.cleaning.kinds import Repair, repair_all
 from data_prep.cleaning.ledger import DROPPED
 from data_prep.cleaning.steps import parse
 from data_prep.files import read_lines, sha256
@@ -38,7 +42,7 @@ def explain(out, numbers, text=None):
     langs = settings["source_lang"], settings["target_lang"]
     shards = find_shards(text or settings["in"], "train", langs)
     _check_unchanged(shards, out, manifest["inputs"])
-    fates = _fates(out, langs, set(numbers))
+    fates = _fates(out, set(numbers))
     also = {int(found[1]) for fate in fates.values()
             if fate.dropped and (found := _REPEATS.fullmatch(fate.why))}  # fmt: skip
     raw, pairs = _raw(shards, {*numbers, *also}, settings["max_line_bytes"])
@@ -50,18 +54,18 @@ def explain(out, numbers, text=None):
         yield from _story(number, fates.get(number), raw, langs, steps)
 
 
-class _Fate:
+class _Fate(NamedTuple):
     """Where a line has gone.
 
     Attributes:
         dropped: the step that dropped it, or None.
         why: in its words.
         place: number of the line in train, from 1, where it was kept.
-        written: both sides of that.
     """
 
-    def __init__(self, dropped=None, why=None, place=None):
-        self.dropped, self.why, self.place, self.written = dropped, why, place, []
+    dropped: str | None = None
+    why: str | None = None
+    place: int | None = None
 
 
 def _check_unchanged(shards, out, inputs):
@@ -81,7 +85,7 @@ def _check_unchanged(shards, out, inputs):
             )
 
 
-def _fates(out, langs, numbers):
+def _fates(out, numbers):
     """{number: ``_Fate``} of lines that were read."""
     fates = {}
     for row in read_lines(out / DROPPED):
@@ -91,11 +95,6 @@ def _fates(out, langs, numbers):
     for place, number in enumerate(read_lines(out / "train.lines"), start=1):
         if int(number) in numbers:
             fates[int(number)] = _Fate(place=place)
-    by_place = {fate.place: fate for fate in fates.values() if fate.place}
-    for lang in langs if by_place else ():
-        for place, line in enumerate(read_lines(out / f"train.{lang}"), start=1):
-            if place in by_place:
-                by_place[place].written.append(line)
     return fates
 
 
@@ -129,18 +128,15 @@ def _story(number, fate, raw, langs, steps):
     for side, lang in enumerate(langs):
         path, line, data = raw[number][side]
         yield f"  {lang}  {path}:{line}"
-        yield f"      {_shown(data.decode('utf-8', 'backslashreplace'))}"
-        text = None
-        for step, text in _repairs(data, lang, fate, steps):
-            yield f"      {step}: {_shown(text)}"
-        if fate and fate.place and fate.written[side] != (text or data.decode("utf-8")):
-            yield f"      written: {_shown(fate.written[side])}"
+        yield f"      {_shown(data)}"
+        for names, text in _repairs(data, lang, fate, steps):
+            yield f"      {names}: {_shown(text)}"
     if fate and fate.dropped:
         if found := _REPEATS.fullmatch(fate.why):
             first = int(found[1])
             yield f"  line {first}, the first of its kind"
             for lang, (_, _, data) in zip(langs, raw[first], strict=True):
-                yield f"  {lang}  {_shown(data.decode('utf-8', 'backslashreplace'))}"
+                yield f"  {lang}  {_shown(data)}"
         if (found := _PLACE.fullmatch(fate.why)) and Path(found[1]).is_file():
             for line, held_out in enumerate(read_lines(found[1]), start=1):
                 if line == int(found[2]):
@@ -150,29 +146,32 @@ def _story(number, fate, raw, langs, steps):
 
 
 def _repairs(data, lang, fate, steps):
-    """(step, text after it) of each repair that changes one side, before it was dropped."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
+    """(names of repairs that change one side, text after them), up to the step that dropped it."""
+    if fate is None or fate.dropped and fate.dropped not in {*steps, HeldOutOverlap.name}:
         return
-    if fate is None or fate.dropped and fate.dropped not in {*steps, "held-out"}:
-        return
-    for description in steps:
-        if fate.dropped == description:
-            return
-        step = parse(description)
-        if isinstance(step, Repair):
-            (repaired,) = step.repair([text], lang)
-            if repaired != text:
-                yield step.name, repaired
-            text = repaired
+    text = data.decode("utf-8")
+    done = steps[: steps.index(fate.dropped)] if fate.dropped in steps else steps
+    steps = map(parse, done)
+    for repairs, group in itertools.groupby(steps, lambda step: isinstance(step, Repair)):
+        if repairs:
+            group = list(group)
+            (text,), changed = repair_all(group, [text], lang)
+            names = [step.name for step, places in zip(group, changed, strict=True) if places]
+            if names:
+                yield ", ".join(names), text
 
 
-def _shown(text):
-    """``text`` in quotes, with what cannot be seen written out, combining marks among it."""
+def _shown(line):
+    """A line in quotes, with what cannot be seen written out, combining marks among it.
+
+    Bytes are shown as text, where they are UTF-8.
+    """
+    if isinstance(line, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            line = line.decode("utf-8")
     shown = "".join(
         f"\\u{ord(character):04x}" if unicodedata.combining(character) else character
-        for character in repr(text[:MOST_CHARACTERS])
+        for character in repr(line[:MOST_CHARACTERS])
     )
-    more = len(text) - MOST_CHARACTERS
-    return shown if more <= 0 else f"{shown} and {more:,} more characters"
+    more = len(line) - MOST_CHARACTERS
+    return shown if more <= 0 else f"{shown} and {more:,} more"

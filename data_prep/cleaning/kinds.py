@@ -51,16 +51,21 @@ def repair_all(repairs, texts, lang):
     changed = [set() for _ in repairs]
     places = range(len(texts))
     for _ in range(ROUNDS):
-        before = [texts[place] for place in places]
+        before = now = [texts[place] for place in places]
         for repair, its in zip(repairs, changed, strict=True):
-            found = repair.repair([texts[place] for place in places], lang)
-            for place, text in zip(places, found, strict=True):
-                if text != texts[place]:
-                    its.add(place)
-                    texts[place] = text
-        places = [place for place, text in zip(places, before, strict=True) if texts[place] != text]
-        if not places:
+            found = repair.repair(now, lang)
+            if found != now:
+                its.update(
+                    place for place, one, other in zip(places, now, found, strict=True)
+                    if one != other
+                )  # fmt: skip
+            now = found
+        if now == before:
             break
+        for place, text in zip(places, now, strict=True):
+            texts[place] = text
+        places = [place for place, one, other in zip(places, before, now, strict=True)
+                  if one != other]  # fmt: skip
     return texts, changed
 
 

@@ -37,20 +37,19 @@ class Tally:
         """Count a pair that is dropped."""
         self.dropped += 1
         if len(self.examples) < EXAMPLES:
-            self.examples.append(
-                {
-                    "line": number,
-                    "source": src[:EXAMPLE_CHARACTERS],
-                    "target": tgt[:EXAMPLE_CHARACTERS],
-                    "why": why,
-                }
-            )
+            self.examples.append(make_example(number, src, tgt, why))
 
     def add(self, other):
         """Count what ``other``, the same step's tally of later pairs, has counted."""
         for name in ("read", "dropped", "repaired", "seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.examples = [*self.examples, *other.examples][:EXAMPLES]
+
+
+def make_example(number, src, tgt, why):
+    """A dropped line as it stands in a ledger."""
+    src, tgt = src[:EXAMPLE_CHARACTERS], tgt[:EXAMPLE_CHARACTERS]
+    return {"line": number, "source": src, "target": tgt, "why": why}
 
 
 def make_ledger(pairs, outcome, steps):

@@ -60,7 +60,7 @@ class Length(SideFilter):
 
 @dataclass(frozen=True)
 class WordLength(SideFilter):
-    """drops a pair with a word that is too long, so none: data in base 64, lost spaces"""
+    """drops a pair with a word that is too long to be one: encoded data, lost spaces"""
 
     name: ClassVar[str] = "word-length"
     max: int = option(100, "most characters between spaces")
@@ -92,7 +92,7 @@ def is_out_of_ratio(source, target, expected_ratio, largest):
 
 def _factor(source, target, expected_ratio, smoothing):
     expected, found = smoothing + source * expected_ratio, smoothing + target
-    return max(expected / found, found / expected)
+    return np.maximum(expected / found, found / expected)
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,12 @@ class Ratio(Measured):
         return self.expected
 
     def measure(self, src, tgt):
-        lengths = np.array([[self.length(text) for text in side] for side in (src, tgt)], float)
+        lengths = self._lengths(src, tgt)
         lengths[lengths == 0] = np.nan
         return np.log(lengths[1] / lengths[0])
+
+    def _lengths(self, src, tgt):
+        return np.array([list(map(self.length, side)) for side in (src, tgt)], float)
 
     def settle(self, values, counts=None):
         if self.expected is not None:
@@ -135,13 +138,14 @@ class Ratio(Measured):
         return round(math.exp(values[order][np.searchsorted(upto, upto[-1] / 2)]), 4)
 
     def why(self, src, tgt, context, settled):
-        lengths = [(self.length(source), self.length(target))
-                   for source, target in zip(src, tgt, strict=True)]  # fmt: skip
-        return [
-            f"target of {target:,} {self.unit} where {source * settled:,.0f} are expected"
-            if _factor(source, target, settled, self.smoothing) > self.max else None
-            for source, target in lengths
-        ]  # fmt: skip
+        lengths = self._lengths(src, tgt)
+        whys = [None] * len(src)
+        for place in np.flatnonzero(_factor(*lengths, settled, self.smoothing) > self.max):
+            source, target = lengths[:, place]
+            whys[place] = (
+                f"target of {target:,.0f} {self.unit} where {source * settled:,.0f} are expected"
+            )
+        return whys
 
     def account(self, settled):
         return {"expected_ratio": settled}

@@ -90,8 +90,8 @@ _NEEDED = (
 )
 # soft hyphens, zero-width and invisible characters, marks of direction, of order, tags
 _UNSEEN = (
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    "\u3164\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e007f"
+    "\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff0-\ufffc"
+    "\U000e0000-\U000e007f"
 )
 _REMOVED = regex.compile(rf"(?:{_NEEDED})(*SKIP)(*FAIL)|[{_UNSEEN}]", regex.V1)
 # controls, separators; and what has no meaning without the font or program that gave it one
@@ -111,8 +111,11 @@ class Controls(Repair):
     name: ClassVar[str] = "controls"
 
     def repair(self, texts, lang):
-        # none of these can be printed
-        return [text if text.isprintable() else self._repaired(text) for text in texts]
+        # none of these can be printed, but for the mark of a picture
+        return [
+            text if text.isprintable() and "\ufffc" not in text else self._repaired(text)
+            for text in texts
+        ]
 
     def _repaired(self, text):
         text = _SPACED_RUN.sub(" ", text)

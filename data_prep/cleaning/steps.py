@@ -55,20 +55,25 @@ def default_steps(src_lang, tgt_lang):
     chinese = [
         f"chinese:to={script}" for lang in langs.values() if (script := script_of_code(lang))
     ]
+    # a Chinese character says as much as two or three of the letters of a name beside it
+    dense = any("Han" in SCRIPTS.get(base_code(lang), ()) for lang in langs.values())
+    script = ["min=0.15"] if dense else []
     return [
         "html", "unicode", "controls", "whitespace", *chinese[:1],
-        "empty", "length", "word-length", "letters", *_for_known("script", known), "mojibake",
-        "numbers", "copy", "repetition", *_for_known("language", identified),
+        "empty", "length", "word-length", "letters", *_for_known("script", known, script),
+        "mojibake",
+        "numbers", "copy", "repetition", *_for_known("language", identified, []),
         "length-ratio", "word-ratio", "duplicate",
     ]  # fmt: skip
 
 
-def _for_known(name, known):
+def _for_known(name, known, options):
     """A step that judges each side, for those sides that are known; none if there is none."""
     unknown = [f"{side}=any" for side, is_known in known.items() if not is_known]
     if len(unknown) == len(known):
         return []
-    return [":".join([name, *unknown])]
+    settings = ",".join([*options, *unknown])
+    return [f"{name}:{settings}" if settings else name]
 
 
 def explain_steps():

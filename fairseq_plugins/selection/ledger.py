@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
-EXAMPLES = 5
-EXAMPLE_CHARACTERS = 200
+from data_prep.cleaning.ledger import EXAMPLES, make_example
 
 
 @dataclass
@@ -46,14 +45,8 @@ class Tally:
         ]
         self.pass_on(record, kept)
         if not kept and len(self.examples) < EXAMPLES:
-            self.examples.append(
-                {
-                    "line": record.number,
-                    "source": record.source[:EXAMPLE_CHARACTERS],
-                    "target": record.candidates[0].text[:EXAMPLE_CHARACTERS],
-                    "why": whys[0],
-                }
-            )
+            first = record.candidates[0].text
+            self.examples.append(make_example(record.number, record.source, first, whys[0]))
         return record._replace(candidates=kept)
 
     def pass_on(self, record, kept):

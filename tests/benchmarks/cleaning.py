@@ -57,7 +57,7 @@ def main():
     parser.add_argument("--lines", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--opusfilter", metavar="PROGRAM", help="left out if not given")
     parser.add_argument("--workers", type=int, default=2, metavar="N")
-    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="each side's best counts")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="the best counts")
     parser.add_argument("--memory-lines", type=_numbers, default=[100_000, 5_000_000],
                         metavar="N,N")  # fmt: skip
     args = parser.parse_args()
@@ -106,11 +106,10 @@ def make_text(raw, lines, args):
 
 def against_opusfilter(raw, folder, args):
     langs = (args.source_lang, args.target_lang)
-    both = [sides for sides in SHARED]
     for workers in (1, args.workers):
         speeds = {}
         for _ in range(args.rounds):
-            ours = {"default steps": None, "shared steps": both}
+            ours = {"default steps": None, "shared steps": SHARED}
             for name, steps in ours.items():
                 seconds, kept = clean_here(raw, folder, args, steps, workers)
                 note(speeds, name, args.lines / seconds, kept)
@@ -177,13 +176,12 @@ def opusfilter(raw, folder, args, workers):
                 "inputs": files["kept"], "outputs": files["unique"]}},
         ],
     }  # fmt: skip
-    if len(langs) == 2:
-        for split in ("dev", "test"):
-            before = config["steps"][-1]["parameters"]["outputs"]
-            config["steps"].append({"type": "remove_duplicates", "parameters": {
-                "inputs": before, "outputs": [f"{split}.{name}" for name in files["train"]],
-                "overlap": [str(raw / f"{split}.{lang}") for lang in langs],
-                "letters_only": True, "lowercase": True}})  # fmt: skip
+    for split in ("dev", "test"):
+        before = config["steps"][-1]["parameters"]["outputs"]
+        config["steps"].append({"type": "remove_duplicates", "parameters": {
+            "inputs": before, "outputs": [f"{split}.{name}" for name in files["train"]],
+            "overlap": [str(raw / f"{split}.{lang}") for lang in langs],
+            "letters_only": True, "lowercase": True}})  # fmt: skip
     (out / "steps.yaml").write_text(json.dumps(config))  # JSON is YAML
     started = time.perf_counter()
     run([args.opusfilter, "--n-jobs", str(workers), str(out / "steps.yaml")])
@@ -297,7 +295,7 @@ def memory(folder, args):
 
 
 def peaks_of(words):
-    """Peak resident set, in bytes, of the largest process of a command, and the sum of all peaks."""
+    """Peak resident set of the largest process of a command, and the sum of all peaks; bytes."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     peaks = {}
     with tempfile.TemporaryFile() as said:

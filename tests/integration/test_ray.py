@@ -1,20 +1,27 @@
-"""dad-generate --engine ray: a cluster of several nodes on this machine, one lost in mid-run."""
+"""--engine ray: a cluster of several nodes on this machine, one lost in mid-run."""
 
 import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
+import ray
 from ray import cluster_utils
 
+from data_prep.clean import clean
+from data_prep.cleaning import blocks
+from data_prep.cluster import on_cluster
 from fairseq_plugins.generation.backends import choose
 from fairseq_plugins.generation.decoding import Decoding
 from fairseq_plugins.generation.generate import generate
 from fairseq_plugins.generation.models import open_model
 from fairseq_plugins.generation.ray_engine import Parcel, Worker, connect
+from tests.fixtures.bitext import TRAIN, write_folder
+from tests.fixtures.faults import die_once
 from tests.fixtures.models import (
     read_text,
     toy_lines,
@@ -83,6 +90,36 @@ def test_ctranslate2_on_a_cluster_gives_the_same_bytes(model, cluster, tmp_path)
     said = run.communicate(timeout=120)[1]
     assert run.returncode == 0, said
     assert read_text(tmp_path / "out") == read_text(tmp_path / "here")
+
+
+@pytest.fixture(scope="module")
+def connected(cluster):
+    """This process is connected to the cluster; it is let go of at the end."""
+    yield cluster.address
+    ray.shutdown()
+
+
+def test_cleaning_on_a_cluster_gives_the_same_bytes(connected, tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 300)  # so that there are a few of them
+    raw, langs = write_folder(tmp_path / "raw", train=[*TRAIN, ("", "a"), TRAIN[3]]), ("de", "en")
+    clean(raw, langs, tmp_path / "here", workers=1)
+    clean(raw, langs, tmp_path / "there", engine="ray", address=connected)
+    for path in (tmp_path / "here").iterdir():
+        if path.name != "manifest.json":
+            assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes()
+
+
+def test_a_batch_of_a_lost_worker_goes_to_another(connected, tmp_path):
+    with on_cluster(connected) as apply:
+        found = list(apply(partial(die_once, str(tmp_path / "died")), range(6)))
+    assert found == list(range(6))
+    assert (tmp_path / "died").exists()
+
+
+def test_what_a_worker_cannot_do_is_told(connected):
+    with on_cluster(connected) as apply:
+        with pytest.raises(ValueError, match="a worker on the cluster stopped: invalid literal"):
+            list(apply(int, ["1", "x"]))
 
 
 def test_an_address_that_does_not_answer_is_an_error(model, tmp_path):

@@ -498,16 +498,3 @@ def test_a_strange_decode_ledger_is_named(place, lines, message):
     with pytest.raises(ValueError, match="hyp.ledger.tsv") as raised:
         run(place)
     assert message in str(raised.value)
-
-
-def test_a_killed_worker_is_reported(monkeypatch):
-    with pytest.raises(ValueError, match="fewer --workers"):
-        with processes.in_processes(2) as apply:
-            list(apply(_die, [1, 2]))
-
-
-def _die(_):
-    import os
-    import signal
-
-    os.kill(os.getpid(), signal.SIGKILL)
