@@ -189,7 +189,8 @@ def _sides(numbers, pair):
 
 def _read_pairs(paths, what):
     pairs = read_bitext(*paths) if len(paths) == 2 else enumerate(read_lines(paths[0]), start=1)
-    for _, *pair in tqdm(pairs, desc=what, unit=" lines", unit_scale=True):
+    bar = tqdm(pairs, desc=what, unit=" lines", unit_scale=True, **command.bar_settings())
+    for _, *pair in bar:
         yield tuple(pair)
 
 
@@ -246,8 +247,10 @@ def score_all(score, paths, of_sides, total, workers, preload, folder):
     pairs = (of_sides(pair) for _, *pair in read_bitext(*paths))
     batches = iter(lambda: list(itertools.islice(pairs, BATCH)), [])
     scores = array("d")
-    with in_processes(workers, preload, folder) as apply, \
-            tqdm(total=total, desc="scoring", unit=" pairs", unit_scale=True) as bar:  # fmt: skip
+    bar = tqdm(
+        total=total, desc="scoring", unit=" pairs", unit_scale=True, **command.bar_settings()
+    )
+    with bar, in_processes(workers, preload, folder) as apply:
         for found in apply(score, batches):
             scores.extend(found)
             bar.update(len(found))
