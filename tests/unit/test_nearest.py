@@ -218,6 +218,13 @@ def test_tfidf_is_the_cosine_with_the_nearest_line(tmp_path):
     assert same == pytest.approx(2) and empty == 0 < other < same
 
 
+def test_tfidf_makes_little_of_what_general_text_has_too(tmp_path):
+    domain = [("rare words",), ("usual words",)]
+    Tfidf().fit(tmp_path, Samples(domain, [("usual",)] * 20, [("usual",)] * 20))
+    rare, usual = Tfidf().score(tmp_path, [("rare songs",), ("usual songs",)])
+    assert rare > usual
+
+
 # -- samples -------------------------------------------------------------------------------
 
 
