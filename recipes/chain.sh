@@ -9,7 +9,9 @@
 #                            is taken out of train, by document where train.documents names them
 #                            catalogue         the public sets of this pair and domain
 #                            catalogue:ID,ID   some of them; python -m data_prep.fetch --list
-#   --domain NAME=PLACE      in-domain bitext, alike; may be repeated
+#   --domain NAME=PLACE      in-domain bitext, alike; may be repeated. With monolingual.de in the
+#                            folder, source text without translations, teachers translate that too
+#                            for the students that learn of a teacher in the domain
 #   --work DIR               folder of the run; run again to go on or to change settings
 #   --catalogue FILE         your own catalogue, in place of ours (python -m data_prep.fetch --help)
 #   --cleaning FILE          cleaning steps, one a line, in place of the pair's own
@@ -233,6 +235,14 @@ clean() {  # NAME
     ${cleaning:+--steps "$cleaning"} ${lines:+--lines "$lines"} --out '{out}'
 }
 
+sources() {  # NAME: its training text and what it has without translations
+  stage 1 "corpora" --in "${raw_folder[$1]}" --in "corpora/$1/text" "${held_out_inputs[@]}" \
+    ${cleaning:+--in "$cleaning"} --out "$(sources_of "$1")" \
+    -- python -m data_prep.monolingual --in "${raw_folder[$1]}" --text "corpora/$1/text" \
+    "${languages[@]}" "${held_out[@]}" ${cleaning:+--steps "$cleaning"} \
+    ${lines:+--lines "$lines"} --out '{out}'
+}
+
 train() {  # NUMBER TITLE OUT DATA [dad-stage flags] -- TRAIN.SH-FLAGS
   local number=$1 title=$2 out=$3 data=$4 flags=()
   shift 4
@@ -243,10 +253,21 @@ train() {  # NUMBER TITLE OUT DATA [dad-stage flags] -- TRAIN.SH-FLAGS
     ${train_flags[@]+"${train_flags[@]}"}
 }
 
+has_monolingual() {  # DOMAIN: whether it has source text without translations
+  [[ $1 != general ]] || return 1
+  local files=${raw_folder[$1]}/monolingual
+  compgen -G "$files*.$source_lang" > /dev/null || compgen -G "$files*.$source_lang.*" > /dev/null
+}
+sources_of() {  # DOMAIN: text folder with all that a teacher translates for students
+  if has_monolingual "$1"; then echo "corpora/$1/sources"; else echo "corpora/$1/text"; fi
+}
+
 distil() {  # NUMBER TITLE DOMAIN TEACHER [DISTIL.SH-FLAGS]
-  stage "$1" "$2" --resume --screen all --in "teacher/$4" --in "corpora/$3/text" --in vocabulary \
+  local text
+  text=$(sources_of "$3")
+  stage "$1" "$2" --resume --screen all --in "teacher/$4" --in "$text" --in vocabulary \
     --out "distilled/$3/$4" \
-    -- distil.sh --teacher "teacher/$4" --text "corpora/$3/text" --vocabulary vocabulary \
+    -- distil.sh --teacher "teacher/$4" --text "$text" --vocabulary vocabulary \
     "${languages[@]}" --beam "$teacher_beam" --out '{out}' "${selection[@]}" "${@:5}" \
     ${teacher_compute_type:+-- --compute-type "$teacher_compute_type"}
 }
@@ -258,10 +279,11 @@ cache() {  # NUMBER TITLE DATA TEACHER: the teacher's distribution over a prepar
 cache_of() { echo "cached/${1%/prepared}"; }
 
 candidates() {  # NUMBER TITLE DOMAIN TEACHER: the teacher's n-best with their costs
-  stage "$1" "$2" --in "distilled/$3/$4" --in "corpora/$3/text" --out "candidates/$3/$4" \
+  local text
+  text=$(sources_of "$3")
+  stage "$1" "$2" --in "distilled/$3/$4" --in "$text" --out "candidates/$3/$4" \
     -- dad-candidates --nbest "distilled/$3/$4/decoded/train.$target_lang.nbest" \
-    --source "corpora/$3/text/train.$source_lang" \
-    --references "corpora/$3/text/train.$target_lang" \
+    --source "$text/train.$source_lang" --references "$text/train.$target_lang" \
     --data "distilled/$3/$4/prepared" --out '{out}'
 }
 
@@ -367,10 +389,15 @@ chain() {
   done < <(for name in general "${names[@]}"; do text_source "$name"; done | sort)
   for name in general "${names[@]}"; do beside 1 "corpora" clean "$name"; done
   all_done
+  for name in "${names[@]}"; do
+    if has_monolingual "$name"; then beside 1 "corpora" sources "$name"; fi
+  done
+  all_done
 
-  local texts=() text_inputs=()
+  local texts=() text_inputs=() text
   for name in general "${names[@]}"; do
-    texts+=("corpora/$name/text") text_inputs+=(--in "corpora/$name/text")
+    text=$(sources_of "$name")
+    texts+=("$text") text_inputs+=(--in "$text")
   done
   stage 1 "corpora" "${text_inputs[@]}" --out corpora/overlap \
     -- python -m data_prep.overlap "${languages[@]}" --out '{out}' "${texts[@]}"
@@ -481,6 +508,10 @@ chain() {
         scratch) label+="$name-only teacher's output$(in_words "$loss")" ;;
         adapted) label+="adapted teacher's output$(in_words "$loss")" ;;
       esac
+      # these students see more text than those that learn from references
+      if [[ $(target_of "$number") != references ]] && has_monolingual "$name"; then
+        label+=", monolingual sources too"
+      fi
       row "student/$size/$(with_loss "$number" "$loss")/$name" "$(named "$number" "$loss")" "$label"
     done
     all_done

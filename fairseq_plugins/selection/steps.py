@@ -277,7 +277,7 @@ class Language(Filter):
 
 @dataclass(frozen=True)
 class Distance(Filter):
-    """rejects a target far from the reference (Freitag et al. 2017)"""
+    """rejects a target far from the reference (Freitag et al. 2017); without one, none"""
 
     name: ClassVar[str] = "distance"
     costly: ClassVar[bool] = True
@@ -296,6 +296,8 @@ class Distance(Filter):
             raise ValueError(f"step distance:metric={self.metric} needs max=… or min=…")
 
     def why(self, record, text, context):
+        if not record.reference.strip():
+            return None
         score = sentence_score(self.metric, text, record.reference, context.tgt_lang)
         low, high = (self.min, self.max)
         if (high is None or score <= high) and (low is None or score >= low):

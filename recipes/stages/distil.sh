@@ -6,7 +6,8 @@
 #                  --out DIR [options] [-- DAD-GENERATE-FLAGS]
 #
 #   --teacher MODEL          model folder of the teacher
-#   --text DIR               text folder; its training source is translated, its dev and test stay
+#   --text DIR               text folder; its training source is translated, its dev and test stay.
+#                            A line without a reference is translated too: data_prep.monolingual
 #   --vocabulary DIR         vocabulary folder
 #   --source-lang, --target-lang
 #   --out DIR                folder to fill: decoded/, text/ and prepared/

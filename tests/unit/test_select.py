@@ -297,6 +297,26 @@ def test_the_ledger_of_an_nbest_file_lies_beside_the_translations(place):
 # -- mixing --------------------------------------------------------------------------------
 
 
+def test_a_line_without_reference_gets_none_and_no_judgement_by_one(place):
+    """Monolingual sources stand beside bitext, an empty line for the reference."""
+    write_side(place / "ref", [*REFERENCES[:6], *[""] * 6])
+    write_nbest(place / "nbest", map(three_best, range(12)))
+    run(place, "best", "nbest", steps=["best-of-n:metric=chrf"])
+    best = [tgt for *_, tgt in pairs_of(place / "best")]
+    assert best[:6] == REFERENCES[:6]
+    assert best[6:] == [three_best(number)[0].text for number in range(6, 12)]
+    run(place, "far", steps=["distance:max=0"], rejected="reference", mix={"references": 1})
+    expected = []
+    for number, pair in enumerate(zip(SOURCES[:6], REFERENCES[:6], strict=True), start=1):
+        expected += [(number, "reference", *pair)] * 2
+    expected += [(number, "distilled", SOURCES[number - 1], TARGETS[number - 1])
+                 for number in range(7, 13)]  # fmt: skip
+    assert pairs_of(place / "far") == expected
+    write_side(place / "hyp", SOURCES)
+    ledger = run(place, "copies", steps=["copy"], rejected="reference")
+    assert ledger["rejected"] == {"reference": 6, "dropped": 6}
+
+
 def test_references_are_added_with_their_weight(place):
     spoil(place, line_3="")
     ledger = run(place, mix={"references": 2, "distilled": 1})
