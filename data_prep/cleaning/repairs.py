@@ -85,7 +85,7 @@ def broken_part(text):
 _JOINED = r"[\p{L}\p{M}--[\p{Latin}\p{Cyrillic}\p{Greek}\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]]"
 _EMOJI = r"[\p{Extended_Pictographic}\p{Emoji_Modifier}\ufe0f]"
 _NEEDED = (
-    rf"(?<={_JOINED}|{_JOINED}\u200d)[\u200c\u200d](?={_JOINED})"
+    rf"(?<={_JOINED})[\u200c\u200d](?={_JOINED})"
     rf"|(?<={_EMOJI})\u200d(?=\p{{Extended_Pictographic}})"
 )
 # soft hyphens, zero-width and invisible characters, marks of direction, of order, tags
@@ -118,11 +118,7 @@ class Controls(Repair):
         ]
 
     def _repaired(self, text):
-        text = _SPACED_RUN.sub(" ", text)
-        # what is removed may have stood between two that need each other
-        while text != (text := _REMOVED.sub("", text)):
-            pass
-        return text
+        return _REMOVED.sub("", _SPACED_RUN.sub(" ", text))
 
 
 @dataclass(frozen=True)

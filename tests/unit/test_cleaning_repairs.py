@@ -48,6 +48,9 @@ def garbled(text, wrong):
         ("и\u0306", "й"),
         ("\x1b[1mbold\x1b[0m", "bold"),
         ("caf\x92s", "caf’s"),
+        ("か\u3099", "が"),
+        # only what is broken is mended
+        ("“ﬁn” Ａ１， &amp; \u2028\x07schÃ¶n", "“ﬁn” Ａ１， &amp; \u2028\x07schön"),
     ],
 )
 def test_a_wrong_encoding_is_undone_and_accents_are_composed(bad, good):
@@ -191,6 +194,7 @@ def test_white_space_is_one_space(bad, good):
         ("das <title>Haus</title> da", "das Haus da"),
         ("<div><p>汤姆</p></div>", "汤姆"),
         ("gut <script>var x = 1;</script> so", "gut so"),
+        ('gut <script type="x">var <b>x</b> = <i id="1">1</script> so', "gut so"),
         # that have attributes or end by themselves
         ('<font color="#ffff00">Ja.</font>', "Ja."),
         ("siehe <a href='x.html'>hier", "siehe hier"),
@@ -202,6 +206,7 @@ def test_white_space_is_one_space(bad, good):
         # at the ends of a line
         ("<i>- Ja.", "- Ja."),
         ("Ende.</b></i>", "Ende."),
+        ("Ende.</title>", "Ende."),
         ("<!-- nav -->Haus<!doctype html>", "Haus"),
         ("<b><i>Haus", "Haus"),
         # cut
@@ -230,14 +235,28 @@ def test_entities_and_left_over_tags_go(bad, good):
         "characters between the leading <!-- and trailing -->, but not them",
         "the <title> of a page",
         "<title> is the title",
+        "set the <title>",
         "AT&T, R&D &c; ?a=1&copy=2 &notit; &unknown;",
-        "'&#0;' and &#xD800; are no characters",
+        "'&#0;', &#1; and &#xD800; are no characters",
         "{\\it LaTeX} {y}",
         "->",
     ],
 )
 def test_what_only_looks_like_a_tag_stays(text):
     assert repaired("html", text) == text
+
+
+@pytest.mark.parametrize(
+    "bad, good",
+    [
+        ("a&#10;b", "a b"),
+        ("a <<b></b>b>x</b> c", "a x c"),
+        ("&#38;" + "amp;" * 1000 + "lt;", "<"),
+        ("&a<b></b>mp;", "&"),
+    ],
+)
+def test_what_stripping_leaves_is_no_entity_and_no_tag(bad, good):
+    assert repaired("html", bad) == good
 
 
 @pytest.mark.parametrize("text", ["<b>x</b>", "<br>", '<a href="x">y', "{\\an8}x"])
