@@ -61,7 +61,7 @@ from data_prep.processes import in_processes, usable_cores
 
 PROG = "data_prep.clean"
 MAX_LINE_BYTES = 1 << 20
-BLOCKS_FOR_A_PROCESS = 4  # fewer are done before another process has started
+BLOCKS_FOR_A_PROCESS = 10  # fewer are done before another process has loaded its models
 PRELOAD = ["data_prep.cleaning.engine"]
 ENGINES = ("local", "ray")
 MUCH = 0.01  # of the lines: not a few accidents

@@ -247,7 +247,7 @@ def test_the_result_does_not_depend_on_how_lines_are_batched(fresh, awkward, siz
 
 
 def test_the_result_does_not_depend_on_the_number_of_workers(fresh, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 40)
     started = []
     in_processes = command.in_processes
     monkeypatch.setattr(

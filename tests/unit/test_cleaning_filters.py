@@ -175,6 +175,7 @@ def test_bad_pairs_go_at_the_step_that_is_meant_for_them(lang, source, target, s
         ("length:min=2", "a b", "a", "target of 1 words"),
         ("length:min=2", "a b", "一二", None),
         ("length", "a", "  ", "target of 0 words"),
+        ("length", "a", "", "target of 0 words"),
         ("length:min=0", "", "", None),
         ("word-length:max=5", "abcde fghij", "a", None),
         ("word-length:max=5", "abcdef", "a", "source has a word of 6 characters"),
@@ -284,6 +285,10 @@ def test_the_expected_ratio_is_the_median_whatever_the_counts_are_given_by():
 )  # fmt: skip
 def test_language_and_script(step, lang, source, target, reason):
     check(step, lang, source, target, reason)
+
+
+def test_each_telling_character_is_named_once():
+    assert why("chinese-script", "廚廚湯廚", "x", "zh") == "traditional: 廚湯"
 
 
 def test_the_target_may_be_the_chinese_side():
@@ -483,6 +488,7 @@ def test_chinese_is_converted_by_default_only_where_the_language_says_so(lang, s
     [
         ("length:min=-1", ("de", "en"), "min is 0 or more, not -1"),
         ("length:max=0", ("de", "en"), "max is 1 or more, not 0"),
+        ("length:min=0,max=0", ("de", "en"), "max is 1 or more, not 0"),
         ("length:min=5,max=4", ("de", "en"), "max is 5 or more, not 4"),
         ("word-length:max=0", ("de", "en"), "max is 1 or more, not 0"),
         ("length-ratio:max=1", ("de", "en"), "max is a factor above 1, not 1"),

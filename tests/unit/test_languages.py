@@ -32,10 +32,11 @@ TEXTS = [
 
 
 def test_many_texts_at_once_are_as_likely_as_one_by_one():
-    labels, probs = identify(TEXTS)
-    assert len(TEXTS) > FEW
+    texts = [*TEXTS, TEXTS[1] * 18]
+    labels, probs = identify(texts)
+    assert len(texts) > FEW
     assert labels == identifier().labels
-    for text, row in zip(TEXTS, probs, strict=True):
+    for text, row in zip(texts, probs, strict=True):
         expected = dict(identifier().rank(text))
         assert row == pytest.approx([expected[label] for label in labels], abs=1e-5)
         _, (alone,) = identify([text])
@@ -77,6 +78,7 @@ def test_the_rest_of_a_long_text_is_not_looked_at(copies):
         ("Nicht übersetzt", "en", 16, 0.5, None),
         (TEXTS[3], "en", 20, 0.5, "zh, probability"),
         (TEXTS[3], "zh-CN", 20, 0.5, None),
+        (f"{'. ' * 50}{TEXTS[1]}", "en", 20, 0.5, "de, probability"),
         ("0.5 0.7 >>> 0.8 = 1 - xxx", "de", 1, 0.0, None),
         ("Дата появления симптомов", "ru", 20, 0.5, None),  # bg, but ru is not much less likely
     ],
