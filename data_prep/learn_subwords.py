@@ -117,11 +117,11 @@ def learn_codes(sides, size, characters, threshold):
             "rare characters in bytes"
         )
     words = [Counter(word for line in lines for word in line.split(" ")) for lines in sides]
-    together = sorted((sum(words, Counter())).items())
+    together = sum(words, Counter())
     codes = [CODES_HEADER]
-    if any(len(word) > 1 for word, _ in together):  # else there is no pair, and it stumbles
+    if any(len(word) > 1 for word in together):  # else there is no pair, and it stumbles
         out = io.StringIO()
-        counted = [f"{word} {count}" for word, count in together if word]
+        counted = [f"{word} {count}" for word, count in together.items() if word]
         learn_bpe(counted, out, merges, is_dict=True)
         codes = [line for line in out.getvalue().rstrip("\n").split("\n") if not _ambiguous(line)]
     subwords = PairCodes.of_lines(codes, "codes")

@@ -333,7 +333,6 @@ def make_vocabulary(folders, source_lang, target_lang, size, out, *, kind="unigr
             pairs = _tokenise(pairs, langs, tokeniser, truecase, part)
         counts = {"pairs_read": read, "lines_learnt_from": lines}
         if learns_codes:
-            characters.update(*_texts(pairs))
             sides = list(zip(*pairs, strict=True))
             _warn_of_long_words(langs, sides)
             codes, vocabularies = learn_codes(sides, size, characters, vocabulary_threshold)

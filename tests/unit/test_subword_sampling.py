@@ -146,6 +146,12 @@ def test_words_that_subword_nmt_did_not_end_or_know_stay(pieces):
     assert piece_sampler(codes, 1, known).sample(pieces, Random(1)) == pieces
 
 
+def test_what_the_filter_of_subword_nmt_forbids_is_split_again():
+    lines, known = ["#version: 0.2", "b a", "ba d</w>"], {"b@@", "a@@", "ba@@", "d"}
+    sampler = piece_sampler(PairCodes.of_lines(lines, "codes", known), 0, known)
+    assert sampler.sample(["b@@", "a@@", "d"], Random(1)) == ["ba@@", "d"]
+
+
 @pytest.mark.parametrize("kind", ["unigram", "bpe", "subword-nmt"])
 def test_pieces_that_the_dictionary_lacks_do_not_come(kind):
     subwords = learnt(kind)

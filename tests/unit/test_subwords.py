@@ -297,6 +297,12 @@ def test_dashes_and_special_characters_may_stay(subwords):
     gentle = tokenised(subwords, dash_splits=False, escape=False)
     assert gentle.encode(line) == subwords.encode('a well-known " fact " [ 1 ] & more')
     assert gentle.decode(gentle.encode(line)) == line
+    assert gentle.decode(subwords.encode("x &amp; y")) == "x &amp; y"
+    assert tokenised(subwords).decode(subwords.encode("x &amp; y")) == "x & y"
+
+
+def test_what_detokenising_joins_is_in_nfc_again(codes):
+    assert tokenised(codes).decode(["\u1100", "\u1161"]) == "\uac00"
 
 
 def test_languages_have_rules_of_their_own(subwords):

@@ -412,13 +412,14 @@ def test_a_sentencepiece_model_gives_its_own_order(made, tmp_path):
 
 def test_given_dictionaries_are_taken_in_their_order(made, tmp_path):
     pieces = list(read_pieces(made / "dict.de.txt"))
-    german = pieces_in(tmp_path / "g", *pieces[::-1], "漢", "madeupword0000")
+    padding = [f"madeupword{number:04}" for number in range(60)]
+    german = pieces_in(tmp_path / "g", *pieces[::-1], "漢", *padding)
     english = pieces_in(tmp_path / "e", *pieces[:200])
     adopted = adopt(tmp_path, model=made / MODEL_FILE, dictionaries=[german, english])
     assert adopted.dictionary("de").read_bytes() == german.read_bytes()
     assert adopted.dictionary("en").read_bytes() == english.read_bytes()
     counts = read_manifest(adopted.folder)["counts"]
-    assert counts["de"] == {"pieces": len(pieces) + 2, "missing": 0}
+    assert counts["de"] == {"pieces": len(pieces) + 61, "missing": 0}
     assert counts["en"] == {"pieces": 200, "missing": len(pieces) - 200}
 
 
@@ -468,6 +469,16 @@ def test_a_vocabulary_filter_is_applied_with_its_threshold(codes_folder, tmp_pat
     assert set(read_pieces(filtered.folder / "vocab.de")) == {
         piece for piece, count in read_pieces(vocabularies[0]).items() if count >= 20
     }
+
+
+def test_a_piece_of_the_filter_that_the_dictionary_lacks_is_split(codes_folder, tmp_path):
+    *pieces, _ = read_pieces(codes_folder / "vocab.en")
+    pieces_in(tmp_path / "dict.txt", *pieces)
+    adopted = adopt(
+        tmp_path, codes=codes_folder / "bpe.codes", dictionaries=[tmp_path / "dict.txt"],
+        vocabularies=[codes_folder / "vocab.en"],
+    )  # fmt: skip
+    assert list(read_pieces(adopted.folder / "vocab.en")) == pieces
 
 
 @pytest.mark.parametrize(
