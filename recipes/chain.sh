@@ -496,6 +496,9 @@ chain() {
       row "student/$size/$(with_loss distilled "$loss")/general" \
         "$(named "general student D" "$loss")" "general teacher's output$(in_words "$loss")"
     done
+    # students that learn of a teacher may see more text than those that learn from references
+    more=''
+    if has_monolingual "$name"; then more=' + monolingual'; fi
     for variant in "${variants[@]}"; do
       number=${variant% *} loss=${variant#* }
       case $(start_of "$number") in
@@ -505,13 +508,9 @@ chain() {
       esac
       case $(target_of "$number") in
         references) label+="$name references" ;;
-        scratch) label+="$name-only teacher's output$(in_words "$loss")" ;;
-        adapted) label+="adapted teacher's output$(in_words "$loss")" ;;
+        scratch) label+="$name-only teacher's output$more$(in_words "$loss")" ;;
+        adapted) label+="adapted teacher's output$more$(in_words "$loss")" ;;
       esac
-      # these students see more text than those that learn from references
-      if [[ $(target_of "$number") != references ]] && has_monolingual "$name"; then
-        label+=", monolingual sources too"
-      fi
       row "student/$size/$(with_loss "$number" "$loss")/$name" "$(named "$number" "$loss")" "$label"
     done
     all_done

@@ -107,10 +107,15 @@ def test_repairs_are_those_of_bitext(tmp_path):
 
 
 def test_the_ledger_accounts_for_every_line(tmp_path):
-    lines = [*NEW, "", TRAIN[1][0], DEV[0][0], NEW[0]]
-    sources, *_ = make(tmp_path, lines)
+    lines = [*NEW, "", TRAIN[1][0], DEV[0][0], NEW[0], f"{NEW[1]} {NEW[2]}"]
+    sources, _, origins = make(tmp_path, lines)
     ledger = read_json(tmp_path / "out" / "ledger.json")
     dropped = sum(step.get("dropped", 0) for step in ledger["steps"])
+    assert origins[-1] == "monolingual\t8"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *(f"{split}.{lang}" for split in ("train", "dev", "test") for lang in LANGS),
+        "train.origin", "dropped.tsv.gz", "ledger.json", "manifest.json",
+    }  # fmt: skip
     assert ledger["read"] == len(lines) == ledger["kept"] + dropped
     assert ledger["pairs_of_domain"] == len(TRAIN) == len(sources) - ledger["kept"]
     assert read_manifest(tmp_path / "out")["counts"]["train"] == len(sources)
@@ -168,6 +173,7 @@ def test_what_is_missing_is_told_and_nothing_is_left(tmp_path, break_it, message
         ({"lines": 0}, "--lines is a number above 0"),
         ({"workers": 0}, "--workers is a number above 0"),
         ({"steps": ["nonsense"]}, "nonsense"),
+        ({"steps": ["length:max=0"]}, "length"),
     ],
 )
 def test_wrong_options_are_refused(tmp_path, options, message):
