@@ -398,6 +398,12 @@ PACKAGES = (  # pip's name, module, smallest version, needed for
     ("sentencepiece", "sentencepiece", (0, 2), "subwords need it"),
     ("subword-nmt", "subword_nmt", (0, 3), "models with joint BPE need it"),
     ("sacrebleu", "sacrebleu", (2, 0), "every score needs it"),
+    ("mtdata", "mtdata", (0, 5), "public corpora are fetched with it"),
+    ("ftfy", "ftfy", (6, 3), "cleaning repairs text with it"),
+    ("OpenCC", "opencc", (1, 2), "cleaning converts Chinese with it"),
+    ("py3langid", "py3langid", (0, 4), "cleaning and selection tell languages with it"),
+    ("xxhash", "xxhash", (3, 0), "cleaning finds duplicates with it"),
+    ("sacremoses", "sacremoses", (0, 1), "tokenised vocabularies need it"),
 )
 
 
