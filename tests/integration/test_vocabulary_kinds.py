@@ -1,8 +1,11 @@
 """Vocabularies of every kind, from text to text: prepared, trained, decoded, exported, refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import sacremoses
 
+from data_prep import processes
 from data_prep.binarise import binarise, encode_split, summary
 from data_prep.files import sha256
 from data_prep.moses import Settings
@@ -131,14 +134,23 @@ def test_sources_are_read_by_the_source_language_and_targets_by_the_other(made, 
     line = next(line for line in lines if german.encode(line) != english.encode(line))
     codec = open_model(made / "subword-nmt" / "model").codec()
     assert codec.encode_batch([line]) == [german.encode(line)]
+    # German puts a space before an apostrophe
+    codec = open_model(made / "tokenised" / "model").codec()
+    assert codec.decode_batch([["it", "&apos;s"]]) == ["It's"] == [codec.decode(["it", "&apos;s"])]
 
     class Context:
         langs, trust, allow_unknown_vocabulary = ("en", "de"), False, False
         folder, workers = tmp_path, 1
 
+    class Recorder:
+        def score_batch(self, *sides, **_):
+            self.sides = sides
+            return [SimpleNamespace(log_probs=[0.0])]
+
     scorer = Scorer(made / "subword-nmt" / "model", Context)
-    assert scorer._read.encode(line) == german.encode(line)
-    assert scorer._written.encode(line) == english.encode(line)
+    scorer._translator = Recorder()
+    scorer.log_probs([(line, line)])
+    assert scorer._translator.sides == ([german.encode(line)], [english.encode(line)])
 
 
 def test_training_samples_pieces_and_validates_on_plain_text(prepared, tmp_path):
@@ -151,7 +163,7 @@ def test_training_samples_pieces_and_validates_on_plain_text(prepared, tmp_path)
 
 def test_validation_decodes_to_plain_text(prepared, tmp_path):
     task = set_up(prepared, tmp_path)
-    (line,) = sentences(1, seed=7)
+    line = "Ba'be \"ka\"."  # English has rules of its own for apostrophes
     pieces = task.target_subwords.encode(line)
     tokens = task.tgt_dict.encode_line(" ".join(pieces), add_if_not_exist=False).long()
 
@@ -238,7 +250,14 @@ def test_unknown_characters_are_counted_and_shown(made, tmp_path):
 
 
 def test_two_processes_encode_the_same_pieces(made, tmp_path, monkeypatch):
+    asked_for = []
+
+    def in_processes(workers):
+        asked_for.append(workers)
+        return processes.in_processes(workers)
+
     monkeypatch.setattr("data_prep.binarise.BATCH", 30)
+    monkeypatch.setattr("data_prep.binarise.in_processes", in_processes)
     vocabulary = made / "tokenised" / "vocabulary"
     for workers in (1, 2):
         encoded = encode(vocabulary, made / "text", tmp_path / str(workers), workers=workers)
@@ -246,3 +265,5 @@ def test_two_processes_encode_the_same_pieces(made, tmp_path, monkeypatch):
     for lang in ("de", "en"):
         one, two = (read_text(tmp_path / str(workers) / f"train.{lang}") for workers in (1, 2))
         assert one == two and len(one) == 200
+    encode(made / "unigram" / "vocabulary", made / "text", tmp_path / "threads", workers=2)
+    assert asked_for == [1, 2, 1]  # SentencePiece has threads of its own

@@ -2,6 +2,7 @@
 
 import io
 import math
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +13,7 @@ import pytest
 import sentencepiece
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset, ListDataset
+from subword_nmt.apply_bpe import BPE
 
 from data_prep.learn_subwords import learn_codes
 from data_prep.subwords import PairCodes, SentencePieces
@@ -126,13 +128,20 @@ def test_dropout_of_subword_nmt_that_leaves_everything_out_is_characters():
     assert draw(learnt("subword-nmt"), "babu k", alpha=1) == ["b@@", "a@@", "b@@", "u", "k"]
 
 
-def test_dropout_of_subword_nmt_leaves_out_as_many_merges_as_it_says():
-    # one merge: a word of two letters is one piece, or two in a share of the draws
-    codes = PairCodes.of_lines(["#version: 0.2", "b a</w>"], "codes")
-    sampler, chance = piece_sampler(codes, 0.3, {"ba", "b@@", "a"}), Random(1)
-    seen = Counter(tuple(sampler.sample(["ba"], chance)) for _ in range(5000))
-    assert seen.keys() == {("ba",), ("b@@", "a")}
-    assert seen[("b@@", "a")] / 5000 == pytest.approx(0.3, abs=0.03)
+def test_dropout_leaves_out_as_many_merges_as_that_of_subword_nmt():
+    lines, draws = ["#version: 0.2", "b a", "ba ba"], 5000
+    known = {"ba@@", "b@@", "a@@", "baba@@", "c"}
+    sampler, chance = piece_sampler(PairCodes.of_lines(lines, "codes"), 0.3, known), Random(1)
+    ours = Counter(tuple(sampler.sample(["baba@@", "c"], chance)) for _ in range(draws))
+    theirs, state = BPE(io.StringIO("\n".join(lines))), random.getstate()
+    random.seed(1)
+    expected = Counter(
+        tuple(theirs.segment_tokens(["babac"], dropout=0.3)) for _ in range(draws)
+    )
+    random.setstate(state)
+    assert ours.keys() == expected.keys() and len(ours) == 5
+    for cut, count in expected.items():
+        assert ours[cut] / draws == pytest.approx(count / draws, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +151,8 @@ def test_dropout_of_subword_nmt_leaves_out_as_many_merges_as_it_says():
 )  # fmt: skip
 def test_words_that_subword_nmt_did_not_end_or_know_stay(pieces):
     codes = PairCodes.of_lines(["#version: 0.2", "b a", "ba b", "q u</w>"], "codes")
-    known = {"<unk>", "ba@@", "b@@", "a@@", "b", "a", "qu", "u"}
+    known = {"<unk>", "ba@@", "b@@", "a@@", "b", "a", "qu", "u", ">"}
+    known.update(f"{letter}@@" for letter in "<unk")
     assert piece_sampler(codes, 1, known).sample(pieces, Random(1)) == pieces
 
 
