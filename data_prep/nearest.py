@@ -43,6 +43,7 @@ import argparse
 import functools
 import hashlib
 import heapq
+import importlib.util
 import itertools
 import sys
 import tempfile
@@ -395,12 +396,17 @@ def make_method(name, units=None, order=None):
     """The measure that the command line describes.
 
     Raises:
-        ValueError: it has no such options.
+        ValueError: it has no such options, or its package is not installed.
     """
     if name != "cross-entropy-difference":
         if units is not None or order is not None:
             raise ValueError(f"--units and --order say nothing to --method {name}; leave them out")
         return METHODS[name]()
+    if not importlib.util.find_spec("varikn"):
+        raise ValueError(
+            f"--method {name} needs the package varikn, which is not here: pip install varikn "
+            "(ready-made for Python up to 3.11), or take --method tfidf"
+        )
     units = units or "subwords"
     if order is not None and order < 1:
         raise ValueError(f"--order is a number above 0, not {order}")

@@ -1,5 +1,6 @@
 """Choosing general pairs near to a domain: laws of the measures, and what is written."""
 
+import importlib.util
 import math
 import os
 import random
@@ -13,6 +14,8 @@ from data_prep.manifest import read_json, read_manifest
 from data_prep.nearest import _draw, _main, choose, find_domain, make_method, select_nearest
 from data_prep.nearness import CrossEntropyDifference, Samples, Tfidf
 from tests.fixtures.bitext import DEV, TEST, read_side, write_folder, write_side
+
+pytest.importorskip("varikn", reason="it has no wheel for this Python; see requirements.txt")
 
 LANGS = ("de", "en")
 METHODS = [
@@ -431,6 +434,13 @@ def test_the_domain_cannot_stand_first_without_targets(folders, tmp_path):
     (folders[1] / "train.en").unlink()
     with pytest.raises(ValueError, match="--with-domain needs train.de and train.en"):
         nearest(folders, tmp_path / "out", with_domain=True)
+
+
+def test_a_missing_package_is_told_with_what_works_without(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the package varikn.*--method tfidf"):
+        make_method("cross-entropy-difference")
+    assert isinstance(make_method("tfidf"), Tfidf)
 
 
 @pytest.mark.parametrize(
