@@ -32,6 +32,11 @@ AWKWARD = [
 EMPTY = [("", "no source"), ("kein Ziel", "\u2028"), ("", "")]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_preprocess():
+    """Not here: fairseq's own command."""
+
+
 @pytest.fixture(scope="module")
 def vocabulary(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vocabulary")
