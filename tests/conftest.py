@@ -1,8 +1,26 @@
 """What all tests share."""
 
+import multiprocessing
+from multiprocessing import forkserver
+
 import pytest
 
 from data_prep import binarise
+
+# what processes of tests would import for seconds each; what fairseq imports late, too
+PRELOAD = [
+    "tests.fixtures.fairseq_cli", "torch.fx.experimental.symbolic_shapes",
+    "fairseq_plugins.selection.steps", "data_prep.cleaning.engine",
+    "tests.integration.test_clean_faults", "tests.integration.test_generate_faults",
+    "tests.integration.test_teacher_cache",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server():
+    """The one server that processes are forked from; whoever starts it decides what it holds."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    forkserver.ensure_running()
 
 
 @pytest.fixture(scope="module", autouse=True)

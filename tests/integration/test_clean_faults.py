@@ -21,7 +21,6 @@ LONGEST_WAIT = 60  # seconds
 # pytest's name of this module is one that no other process could import
 HERE = "tests.integration.test_clean_faults"
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([HERE])
 STEPS = ["--step", "length", "--step", "length-ratio", "--step", "duplicate"]
 
 

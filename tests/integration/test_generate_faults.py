@@ -33,7 +33,6 @@ from data_prep.manifest import manifest_path, read_json
 from fairseq_plugins.generation import generate as module
 from fairseq_plugins.generation import job, teacher
 from fairseq_plugins.generation.workfolder import WorkFolder, output_paths
-from tests.fixtures import fairseq_cli
 from tests.fixtures.faults import give_disk_room, show_on
 from tests.fixtures.models import (
     read_text,
@@ -50,10 +49,6 @@ KILLS = 15  # for each backend
 # pytest's name of this module is one that no other process could import
 HERE = "tests.integration.test_generate_faults"
 SERVER = multiprocessing.get_context("forkserver")
-# fairseq would import the last of them in every run, which takes as long as the run
-SERVER.set_forkserver_preload(
-    [fairseq_cli.__name__, HERE, "torch.fx.experimental.symbolic_shapes"]
-)
 
 SHARD_LINES = 6
 LINES = toy_lines(64, seed=7)

@@ -26,7 +26,6 @@ from fairseq_plugins.teachers import cache as module
 from fairseq_plugins.teachers.cache import cache_teacher
 from fairseq_plugins.teachers.cache_format import TeacherCache
 from fairseq_plugins.teachers.online import load_teachers, teacher_lprobs
-from tests.fixtures import fairseq_cli
 from tests.fixtures.fairseq_cli import train
 from tests.fixtures.faults import die_at, give_disk_room, show_on
 from tests.fixtures.models import toy_lines, toy_model, toy_vocabulary, write_text
@@ -34,7 +33,6 @@ from tests.fixtures.models import toy_lines, toy_model, toy_vocabulary, write_te
 # pytest's name of this module is one that no other process could import
 HERE = "tests.integration.test_teacher_cache"
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([fairseq_cli.__name__, HERE])
 LONGEST_WAIT = 60  # seconds
 
 TRAIN, DEV = 40, 11
