@@ -40,7 +40,10 @@ def explain(out, numbers, text=None):
     manifest = read_manifest(out)
     settings = manifest["settings"]
     langs = settings["source_lang"], settings["target_lang"]
-    shards = find_shards(text or settings["in"], "train", langs)
+    text = Path(text or _found(settings["in"], out))
+    if not text.is_dir():
+        raise FileNotFoundError(f"{text}, which {out} was made of, is not here; name it with --in")
+    shards = find_shards(text, "train", langs)
     _check_unchanged(shards, out, manifest["inputs"])
     fates = _fates(out, set(numbers))
     also = {int(found[1]) for fate in fates.values()
@@ -51,7 +54,13 @@ def explain(out, numbers, text=None):
             raise ValueError(f"--explain {number}: the corpus has lines 1 to {pairs:,}")
     steps = settings["steps"]
     for number in numbers:
-        yield from _story(number, fates.get(number), raw, langs, steps)
+        yield from _story(number, fates.get(number), raw, langs, steps, out)
+
+
+def _found(path, out):
+    """``path`` as it was named when ``out`` was made: from here, or from a folder above ``out``."""
+    places = [Path(path), *(folder / path for folder in out.resolve().parents)]
+    return next((place for place in places if place.exists()), places[0])
 
 
 class _Fate(NamedTuple):
@@ -118,7 +127,7 @@ def _raw(shards, numbers, longest):
     return raw, before
 
 
-def _story(number, fate, raw, langs, steps):
+def _story(number, fate, raw, langs, steps, out):
     if fate is None:
         yield f"line {number}: not taken, since --lines took a part of the corpus"
     elif fate.dropped:
@@ -137,10 +146,11 @@ def _story(number, fate, raw, langs, steps):
             yield f"  line {first}, the first of its kind"
             for lang, (_, _, data) in zip(langs, raw[first], strict=True):
                 yield f"  {lang}  {_shown(data)}"
-        if (found := _PLACE.fullmatch(fate.why)) and Path(found[1]).is_file():
-            for line, held_out in enumerate(read_lines(found[1]), start=1):
+        if (found := _PLACE.fullmatch(fate.why)) and _found(found[1], out).is_file():
+            path = _found(found[1], out)
+            for line, held_out in enumerate(read_lines(path), start=1):
                 if line == int(found[2]):
-                    yield f"  held out  {found[1]}:{line}"
+                    yield f"  held out  {path}:{line}"
                     yield f"      {_shown(held_out)}"
                     break
 

@@ -605,6 +605,20 @@ def test_what_became_of_a_line_is_told(explained, number, told):
         place = text.index(words, place)
 
 
+def test_folders_of_a_run_are_found_from_anywhere(tmp_path, monkeypatch):
+    """A recipe names them from the folder of its run."""
+    write_folder(tmp_path / "run" / "raw", train=[*TRAIN, DEV[0]])
+    monkeypatch.chdir(tmp_path / "run")
+    clean("raw", LANGS, "corpora/text", steps=PLAIN, workers=1)
+    monkeypatch.chdir(tmp_path)
+    told = "\n".join(explain("run/corpora/text", [len(TRAIN) + 1]))
+    assert f"held out  {tmp_path / 'run' / 'raw' / 'dev.de'}:1" in told
+    (tmp_path / "run" / "raw").rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="raw, which .* is not here; name it with --in"):
+        list(explain("run/corpora/text", [1]))
+    assert list(explain("run/corpora/text", [1], "elsewhere"))
+
+
 def test_lines_are_explained_in_the_order_asked_for(explained):
     assert explained(5, 2) == f"{explained(5)}\n{explained(2)}"
 
