@@ -1,5 +1,6 @@
 """Text to subword pieces and back: SentencePiece models and subword-nmt codes, one interface."""
 
+import abc
 import io
 from pathlib import Path
 
@@ -18,7 +19,7 @@ CACHED_WORDS = 1_000_000  # subword-nmt remembers every word it has split
 RESERVED = frozenset(["<s>", "<pad>", "</s>", "<unk>", "<blank>"])
 
 
-class Subwords:
+class Subwords(abc.ABC):
     """What turns lines of one language into pieces and back.
 
     Attributes:
@@ -34,17 +35,17 @@ class Subwords:
     def plain(self):
         return self
 
+    @abc.abstractmethod
     def encode(self, line):
         """Pieces of a line: list of str, none of which holds white space; empty for ''."""
-        raise NotImplementedError
 
     def encode_batch(self, lines, threads=1):
         """``encode`` of each of many lines: list of lists of str."""
         return [self.encode(line) for line in lines]
 
+    @abc.abstractmethod
     def decode(self, pieces):
         """The text of a list of pieces: one line with single spaces and no line separator."""
-        raise NotImplementedError
 
     def decode_batch(self, sentences):
         """``decode`` of each of many lists of pieces: list of str."""
