@@ -185,10 +185,10 @@ def test_killed_in_every_stage_the_run_goes_on_and_ends_with_the_same_bytes(
             if under_way is None:
                 break
             killed.add(under_way)
-            time.sleep(chance.choice([0, 0.5, 3]))
+            time.sleep(chance.choice([0, 0.1, 0.3, 1]))  # seconds; a stage takes 0.3 to 3
             stop_hard(process)
     assert process.returncode == 0, (tmp_path / "screen.txt").read_text()
-    assert len(killed) >= 15, killed
+    assert len(killed) >= 15, sorted(killed)
     for path in (p for p in work.rglob("*") if p.suffix in {".pt", ".bin", ".idx", ".de", ".en"}):
         assert path.read_bytes() == (finished / path.relative_to(work)).read_bytes(), path
     ours, theirs = (
