@@ -237,14 +237,13 @@ def _main(argv=None):
     if args.print_steps:
         print("\n".join(default_steps(*langs)))
         return
-    steps = [*itertools.chain.from_iterable(map(read_steps, args.steps)), *args.step]
+    steps = asked_steps(args)
     if args.check_steps:
-        for step in steps:
+        for step in steps or ():
             parse(step)
         return
-    given = args.steps or args.step
     ledger, seconds = clean(
-        args.text, langs, args.out, steps=steps if given else None, step_files=args.steps,
+        args.text, langs, args.out, steps=steps, step_files=args.steps,
         held_out=args.held_out, near=near_settings(args), lines=args.lines,
         max_line_bytes=args.max_line_bytes, workers=args.workers, engine=args.engine,
         address=args.address,
@@ -268,6 +267,33 @@ def _arguments(argv):
         "--out", metavar="DIR", help="text folder to write", **unset,
         required=whole["required"] or "--explain" in given,
     )  # fmt: skip
+    add_cleaning_flags(words)
+    words.add_argument("--print-steps", action="store_true",
+                       help="print the default steps of the languages, as for --steps")  # fmt: skip
+    words.add_argument("--list-steps", action="store_true", help="tell all steps and their options")
+    words.add_argument("--check-steps", action="store_true",
+                       help="see whether the steps are right, and do no more")  # fmt: skip
+    words.add_argument(
+        "--explain", type=int, nargs="+", metavar="N", **unset,
+        help="tell what became of these lines of the input of a finished --out",
+    )  # fmt: skip
+    words.add_argument("--max-line-bytes", type=int, default=MAX_LINE_BYTES, metavar="N",
+                       help="longer lines are dropped")  # fmt: skip
+    words.add_argument("--engine", choices=ENGINES, default="local",
+                       help="work on this machine, or on a Ray cluster")  # fmt: skip
+    words.add_argument(
+        "--address", default="auto",
+        help="of the Ray cluster: HOST:PORT, ray://HOST:PORT, auto or local",
+    )  # fmt: skip
+    return words.parse_args(argv, argparse.Namespace(
+        text=None, source_lang=None, target_lang=None, out=None, explain=[],
+        **unset_cleaning_flags(),
+    ))  # fmt: skip
+
+
+def add_cleaning_flags(words):
+    """Add what every command that cleans has: steps, held-out folders, lines, workers."""
+    unset = {"default": argparse.SUPPRESS}
     words.add_argument(
         "--held-out", metavar="DIR", action="append", **unset,
         help="another folder whose dev and test lines must not be trained on; may be repeated",
@@ -281,33 +307,23 @@ def _arguments(argv):
         "--steps", action="append", **unset, metavar="FILE",
         help="steps from a file, one a line, # begins a remark; they come before --step",
     )  # fmt: skip
-    words.add_argument("--print-steps", action="store_true",
-                       help="print the default steps of the languages, as for --steps")  # fmt: skip
-    words.add_argument("--list-steps", action="store_true", help="tell all steps and their options")
-    words.add_argument("--check-steps", action="store_true",
-                       help="see whether the steps are right, and do no more")  # fmt: skip
-    words.add_argument(
-        "--explain", type=int, nargs="+", metavar="N", **unset,
-        help="tell what became of these lines of the input of a finished --out",
-    )  # fmt: skip
     words.add_argument(
         "--lines", type=int, metavar="N", **unset,
-        help="take only N training pairs, evenly spread over the corpus, for a trial",
+        help="take only N lines of what is cleaned, evenly spread, for a trial",
     )  # fmt: skip
-    words.add_argument("--max-line-bytes", type=int, default=MAX_LINE_BYTES, metavar="N",
-                       help="longer lines are dropped")  # fmt: skip
     words.add_argument("--workers", type=int, metavar="N", **unset,
                        help="processes; unset: one for each usable core")  # fmt: skip
-    words.add_argument("--engine", choices=ENGINES, default="local",
-                       help="work on this machine, or on a Ray cluster")  # fmt: skip
-    words.add_argument(
-        "--address", default="auto",
-        help="of the Ray cluster: HOST:PORT, ray://HOST:PORT, auto or local",
-    )  # fmt: skip
-    return words.parse_args(argv, argparse.Namespace(
-        text=None, source_lang=None, target_lang=None, out=None, held_out=[], step=[], steps=[],
-        explain=[], lines=None, workers=None,
-    ))  # fmt: skip
+
+
+def unset_cleaning_flags():
+    """{name: value} of these flags where they are not given."""
+    return {"held_out": [], "step": [], "steps": [], "lines": None, "workers": None}
+
+
+def asked_steps(args):
+    """Descriptions of the steps that these flags ask for; None: the default ones."""
+    steps = [*itertools.chain.from_iterable(map(read_steps, args.steps)), *args.step]
+    return steps if args.steps or args.step else None
 
 
 if __name__ == "__main__":

@@ -44,7 +44,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from data_prep import command
-from data_prep.clean import BLOCKS_FOR_A_PROCESS, MAX_LINE_BYTES, PRELOAD, survey
+from data_prep.clean import (
+    BLOCKS_FOR_A_PROCESS,
+    MAX_LINE_BYTES,
+    PRELOAD,
+    add_cleaning_flags,
+    asked_steps,
+    survey,
+    unset_cleaning_flags,
+)
 from data_prep.cleaning.blocks import find_shards, read_blocks
 from data_prep.cleaning.engine import Decoded, Fitting, HeldOutOverlap, complete, run_steps
 from data_prep.cleaning.kinds import Filter, Repair
@@ -59,8 +67,7 @@ from data_prep.files import (
     write_whole_folder,
 )
 from data_prep.manifest import write_json, write_manifest
-from data_prep.named_steps import read_steps
-from data_prep.overlap import HELD_OUT, HeldOut, add_near_flags, find_split, near_settings
+from data_prep.overlap import HELD_OUT, HeldOut, find_split, near_settings
 from data_prep.processes import in_processes, usable_cores
 
 PROG = "data_prep.monolingual"
@@ -245,8 +252,7 @@ def main():
 
 def _main(argv=None):
     parser = command.parser(__doc__, f"python -m {PROG}")
-    unset = {"default": argparse.SUPPRESS}
-    required = {"required": True, **unset}
+    required = {"required": True, "default": argparse.SUPPRESS}
     parser.add_argument(
         "--in", dest="raw", metavar="DIR", help="raw folder with monolingual.SRC", **required
     )
@@ -256,32 +262,11 @@ def _main(argv=None):
     parser.add_argument("--source-lang", metavar="SRC", help="for example de", **required)
     parser.add_argument("--target-lang", metavar="TGT", help="for example en", **required)
     parser.add_argument("--out", metavar="DIR", help="text folder to write", **required)
-    parser.add_argument(
-        "--held-out", metavar="DIR", action="append", **unset,
-        help="another folder whose dev and test lines must not be trained on; may be repeated",
-    )  # fmt: skip
-    add_near_flags(parser)
-    parser.add_argument(
-        "--step", action="append", **unset, metavar="NAME[:OPTION=VALUE,...]",
-        help="a step of data_prep.clean; may be repeated; the default steps are left out then",
-    )  # fmt: skip
-    parser.add_argument(
-        "--steps", action="append", **unset, metavar="FILE",
-        help="steps from a file, one a line, # begins a remark; they come before --step",
-    )  # fmt: skip
-    parser.add_argument(
-        "--lines", type=int, metavar="N", **unset,
-        help="take only N monolingual lines, evenly spread, for a trial",
-    )  # fmt: skip
-    parser.add_argument("--workers", type=int, metavar="N", **unset,
-                        help="processes; unset: one for each usable core")  # fmt: skip
-    args = parser.parse_args(argv, argparse.Namespace(
-        held_out=[], step=[], steps=[], lines=None, workers=None,
-    ))  # fmt: skip
-    steps = [*itertools.chain.from_iterable(map(read_steps, args.steps)), *args.step]
+    add_cleaning_flags(parser)
+    args = parser.parse_args(argv, argparse.Namespace(**unset_cleaning_flags()))
     ledger, seconds = add_monolingual(
         args.raw, args.text, (args.source_lang, args.target_lang), args.out,
-        steps=steps if args.steps or args.step else None, step_files=args.steps,
+        steps=asked_steps(args), step_files=args.steps,
         held_out=args.held_out, near=near_settings(args), lines=args.lines, workers=args.workers,
     )  # fmt: skip
     print(

@@ -18,7 +18,7 @@ from data_prep.languages import (
     letters_of,
     other_languages,
 )
-from data_prep.named_steps import option
+from data_prep.named_steps import NamedStep, option
 from data_prep.words import copied_share, repeated_more
 
 ANY = "any"  # of a side that is not judged
@@ -261,10 +261,9 @@ def _count(*sides):
 
 
 @dataclass(frozen=True)
-class Copy(Filter):
-    """drops a pair whose target's words stand in the source: it was not translated"""
+class CopyLimits(NamedStep):
+    """Options of a step that looks for what was not translated."""
 
-    name: ClassVar[str] = "copy"
     max: float = option(0.8, "largest share of the target's words that may stand in the source")
     words: int = option(4, "shorter targets are not judged; words without a letter do not count")
 
@@ -273,6 +272,13 @@ class Copy(Filter):
             self._refuse("max", self.max, "a share from 0 to 1")
         if self.words < 1:
             self._refuse("words", self.words, "1 or more")
+
+
+@dataclass(frozen=True)
+class Copy(CopyLimits, Filter):
+    """drops a pair whose target's words stand in the source: it was not translated"""
+
+    name: ClassVar[str] = "copy"
 
     def why(self, src, tgt, context):
         shares = (
@@ -283,16 +289,22 @@ class Copy(Filter):
 
 
 @dataclass(frozen=True)
-class Repetition(Filter):
-    """drops a pair with a side that says the same words many times in a row, unless the other
-    side does"""
+class RepetitionLimit(NamedStep):
+    """Option of a step that looks for loops."""
 
-    name: ClassVar[str] = "repetition"
     max: int = option(4, "how often 1 to 8 words in a row may follow themselves, the first counted")
 
     def check(self, context):
         if self.max < 1:
             self._refuse("max", self.max, "1 or more")
+
+
+@dataclass(frozen=True)
+class Repetition(RepetitionLimit, Filter):
+    """drops a pair with a side that says the same words many times in a row, unless the other
+    side does"""
+
+    name: ClassVar[str] = "repetition"
 
     def why(self, src, tgt, context):
         return [

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from data_prep.cleaning.content import CopyLimits, RepetitionLimit
 from data_prep.cleaning.lengths import is_out_of_ratio
 from data_prep.languages import accepted_codes, other_languages
 from data_prep.named_steps import NamedStep, by_name, option, parse_step, steps_help
@@ -209,35 +210,22 @@ class Empty(Filter):
 
 
 @dataclass(frozen=True)
-class Repetition(Filter):
+class Repetition(RepetitionLimit, Filter):
     """rejects a target that says the same words many times in a row, unless the source does"""
 
     name: ClassVar[str] = "repetition"
     costly: ClassVar[bool] = True
-    max: int = option(4, "how often 1 to 8 words in a row may follow themselves, the first counted")
-
-    def check(self, context):
-        if self.max < 1:
-            self._refuse("max", self.max, "1 or more")
 
     def why(self, record, text, context):
         return repeated_more(text, self.max, record.source)
 
 
 @dataclass(frozen=True)
-class Copy(Filter):
+class Copy(CopyLimits, Filter):
     """rejects a target whose words stand in the source: it was not translated"""
 
     name: ClassVar[str] = "copy"
     costly: ClassVar[bool] = True
-    max: float = option(0.8, "largest share of the target's words that may stand in the source")
-    words: int = option(4, "shorter targets are not judged; words without a letter do not count")
-
-    def check(self, context):
-        if not 0 <= self.max <= 1:
-            self._refuse("max", self.max, "a share from 0 to 1")
-        if self.words < 1:
-            self._refuse("words", self.words, "1 or more")
 
     def why(self, record, text, context):
         share = copied_share(record.source, text, self.max, self.words)

@@ -137,9 +137,6 @@ def is_running(pid):
         return False
 
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-
-
 @pytest.mark.parametrize(
     "sent, status, told",
     [

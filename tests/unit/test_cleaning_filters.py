@@ -78,9 +78,9 @@ def why(step, source, target, lang="de", tgt="en"):
     return found
 
 
-def check(step, lang, source, target, reason):
-    found = why(step, source, target, lang)
-    assert found == reason if reason is None else found and found.startswith(reason)
+def is_told(found, reason):
+    """Whether what a step says begins with a reason; None: it says nothing."""
+    return found is None if reason is None else bool(found) and found.startswith(reason)
 
 
 # -- the default as a whole ----------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_bad_pairs_go_at_the_step_that_is_meant_for_them(lang, source, target, s
     ],
 )
 def test_lengths(step, source, target, reason):
-    check(step, "de", source, target, reason)
+    assert is_told(why(step, source, target, "de"), reason)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_lengths(step, source, target, reason):
     ],
 )
 def test_ratios(step, source, target, reason):
-    check(step, "zh", source, target, reason)
+    assert is_told(why(step, source, target, "zh"), reason)
 
 
 def test_the_expected_ratio_is_the_median_whatever_the_counts_are_given_by():
@@ -284,7 +284,7 @@ def test_the_expected_ratio_is_the_median_whatever_the_counts_are_given_by():
     ],
 )  # fmt: skip
 def test_language_and_script(step, lang, source, target, reason):
-    check(step, lang, source, target, reason)
+    assert is_told(why(step, source, target, lang), reason)
 
 
 def test_each_telling_character_is_named_once():
@@ -386,7 +386,7 @@ def test_a_share_of_the_numbers_may_be_missing():
     ],
 )  # fmt: skip
 def test_copies_and_loops(step, source, target, reason):
-    check(step, "de", source, target, reason)
+    assert is_told(why(step, source, target, "de"), reason)
 
 
 # -- laws ----------------------------------------------------------------------------------
@@ -435,7 +435,7 @@ def test_no_text_is_too_odd_to_be_judged_and_what_stays_would_stay_again(langs, 
 )
 def test_a_huge_line_does_not_take_for_ever(text):
     for step, settled in defaults(("de", "en"))[1]:
-        step.why([text], [text], Context(("de", "en")), *settled)
+        assert len(step.why([text], [text], Context(("de", "en")), *settled)) == 1
 
 
 # -- by name -------------------------------------------------------------------------------
