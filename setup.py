@@ -11,7 +11,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["fairseq_plugins*", "data_prep*"]),
-    package_data={"": ["*.md", "*.json", "*.jsonl", "*.tsv"]},
+    package_data={"": ["*.md", "*.json", "*.jsonl", "*.tsv", "*.html", "*.css", "*.js"]},
     python_requires=">=3.11,<3.14",
     # fairseq is not among these: the metadata of the release that works asks for torchaudio and
     # would build in isolation against another torch. requirements-fairseq.txt says how to install
@@ -22,19 +22,24 @@ setup(
         "backports.zstd>=1",
         "ctranslate2>=4.4",
         "fastchrf>=0.2.1",
+        "flask>=3.1",
         "ftfy>=6.3",
+        "jinja2>=3.1",
+        "matplotlib>=3.8",
         "mtdata>=0.5.1",
         "opencc>=1.2",
         "py3langid>=0.4",
         "requests>=2.32",
         "sacrebleu>=2",
         "sacremoses>=0.1.1",
+        "safetensors>=0.4",
         "scipy",
         "sentencepiece>=0.2.3",
         "subword-nmt>=0.3.8",
         "tabulate>=0.9",
         "tqdm>=4.60",
         "urllib3>=2",
+        "waitress>=3",
         "xxhash>=3",
         # what fairseq imports, since it is installed without its dependencies
         "bitarray",
@@ -49,7 +54,11 @@ setup(
     extras_require={
         "nearest": ["varikn>=1.2"],
         "ray": ["ray>=2.40"],
-        "test": ["hypothesis>=6", "pytest>=8", "pytest-xdist>=3.5", "ray>=2.40"],
+        "tensorboard": ["tensorboard>=2.16"],
+        "test": [
+            "axe-playwright-python>=0.1.4", "hypothesis>=6", "playwright>=1.50", "pytest>=8",
+            "pytest-xdist>=3.5", "ray>=2.40", "tensorboard>=2.16",
+        ],
     },
     entry_points={
         "console_scripts": [
@@ -66,7 +75,8 @@ setup(
             "dad-evaluate = fairseq_plugins.evaluation.evaluate:main",
             "dad-score = fairseq_plugins.evaluation.score:main",
             "dad-speed = fairseq_plugins.evaluation.speed:main",
-            "dad-report = fairseq_plugins.evaluation.report:main",
+            "dad-translate = fairseq_plugins.serving.translate:main",
+            "dad-report = fairseq_plugins.report.report:main",
         ]
     },
 )

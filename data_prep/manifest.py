@@ -14,8 +14,8 @@ from data_prep.files import sha256, write_whole
 
 PACKAGES = (
     "ctranslate2", "fairseq-fixed", "fairseq", "fastchrf", "ftfy", "mtdata", "numpy", "OpenCC",
-    "py3langid", "ray", "sacrebleu", "sacremoses", "scikit-learn", "sentencepiece", "subword-nmt",
-    "torch", "varikn",
+    "py3langid", "ray", "sacrebleu", "sacremoses", "safetensors", "scikit-learn", "sentencepiece",
+    "subword-nmt", "torch", "varikn",
 )  # fmt: skip
 
 

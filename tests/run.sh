@@ -3,6 +3,10 @@
 #
 # Usage: bash tests/run.sh [PYTEST-ARGUMENTS]
 #
+# The tests of pages need Chromium: $CHROMIUM, or one on PATH. Where there is none it is installed
+# (Debian, Ubuntu; by root), or these tests are left out, which is said. With BROWSER_TESTS=required
+# that is an error.
+#
 # Examples:
 #   bash tests/run.sh                            everything
 #   bash tests/run.sh tests/unit                 one folder
@@ -34,6 +38,27 @@ if command -v shellcheck >/dev/null; then
 fi
 echo "shell syntax: ${#scripts[@]} scripts are fine"
 
+# sets browser_tests to pytest's words for them
+find_chromium() {
+  browser_tests=()
+  local name
+  [[ ! ${CHROMIUM:-} ]] || return 0
+  for name in chromium chromium-browser google-chrome google-chrome-stable; do
+    if command -v "$name" >/dev/null; then return 0; fi
+  done
+  if (( EUID == 0 )) && command -v apt-get >/dev/null; then
+    echo "installing Chromium for the tests of pages"
+    if { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+      apt-get install -qq --no-install-recommends chromium fonts-dejavu-core; } >/dev/null; then
+      return 0
+    fi
+  fi
+  echo "no Chromium: the tests of pages are left out; install it (Debian: apt-get install chromium)" >&2
+  [[ ${BROWSER_TESTS:-} != required ]] || exit 1
+  browser_tests=(-m "not browser")
+}
+find_chromium
+
 # tests are tiny: a second thread costs them more than it brings
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # the tests' own helpers are imported as `tests.fixtures`
@@ -46,4 +71,4 @@ done
 beside=(-n 2 --dist loadfile)
 # -P: not the copy of the project that may lie in the current folder
 exec python -P -m pytest -c "$root/tests/pytest.ini" -q \
-  "${beside[@]}" ${folders[@]+"${folders[@]}"} "$@"
+  "${beside[@]}" ${browser_tests[@]+"${browser_tests[@]}"} ${folders[@]+"${folders[@]}"} "$@"

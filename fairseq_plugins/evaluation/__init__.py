@@ -1,1 +1,1 @@
-"""Score, measure speed, compare, report."""
+"""Score, compare, measure speed."""

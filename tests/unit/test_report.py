@@ -4,9 +4,10 @@ import sys
 import pytest
 
 from data_prep.manifest import read_json, write_json
-from fairseq_plugins.evaluation import report, score
+from fairseq_plugins.evaluation import score
 from fairseq_plugins.evaluation.comparison import compare
 from fairseq_plugins.evaluation.metrics import corpus_scores
+from fairseq_plugins.report import report
 from tests.fixtures.models import toy_lines, write_text
 
 REFERENCES = toy_lines(60, seed=1, longest=8)
@@ -40,7 +41,7 @@ def scored(tmp_path):
 
 def dad_report(scored, *words):
     command = [
-        sys.executable, "-m", "fairseq_plugins.evaluation.report", "--domain", "medical",
+        sys.executable, "-m", "fairseq_plugins.report.report", "--domain", "medical",
         "--target-lang", "en", "--references", "text", "--scores", "scores/good",
         "--scores", "scores/poor", "--out", "report", *words,
     ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""What a run brought: table, page, live view."""
