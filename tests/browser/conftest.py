@@ -63,7 +63,7 @@ class Visit:
 
 @pytest.fixture
 def visit(chromium):
-    """Function that opens an address and returns a ``Visit``: visit(url, width=1280, scheme="dark")."""
+    """Function that opens an address: ``visit(url, width=360, scheme="dark")`` is a ``Visit``."""
     contexts = []
 
     def open_page(url, width=1280, height=900, scheme="light", **options):
