@@ -66,21 +66,25 @@
 #
 #   1 corpora   2 vocabulary   3 prepared data   4 teacher   5 distilled data   6 student
 #   7 teacher, in domain   8 distilled data, in domain   9 students, in domain
-#   10 scores   11 report
+#   10 scores   11 report   12 shipped
 #
 # A stage that is done is skipped as long as its settings and inputs are the same; one
-# that was stopped goes on where it was. WORK/report/NAME/table.txt holds the result.
+# that was stopped goes on where it was. WORK/report/NAME/report.html holds the result,
+# WORK/shipped/NAME/ the students, ready for use. dad-report --watch --work WORK shows a run
+# while it goes on.
 
 set -euo pipefail
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$recipes/command_line.sh"
 source "$recipes/grid.sh"
 source "$recipes/stage.sh"
+source "$recipes/plan.sh"
 
 read_options() {  # sets the variables named after the options
+  given=("$0" "$@") listing='' started_at=$(date -u +%Y-%m-%dT%H:%M:%SZ)
   config='' general='' domains=() work='' catalogue='' cleaning='' vocabulary_kind='' size='' teacher_size='' configurations='' updates=''
   targets=best filters=() rejected=drop loss=plain adapt=plain student_init=random
-  lines='' precision='' chosen_jobs='' chosen_vocabulary_size='' first_stage=1 last_stage=11 dry_run='' train_flags=()
+  lines='' precision='' chosen_jobs='' chosen_vocabulary_size='' first_stage=1 last_stage=12 dry_run='' train_flags=()
   while (( $# )); do
     case $1 in
       --help|-h) script_help "$0"; exit ;;
@@ -124,7 +128,7 @@ check_options() {  # and find what they leave open in the config
   (( ${#domains[@]} )) || fail "--domain NAME=PLACE is missing; $(basename "$0") --help explains it"
   require_option "$0" --work "$work"
   for number in "$first_stage" "$last_stage"; do
-    [[ $number =~ ^([1-9]|1[01])$ ]] || fail "a stage is a number from 1 to 11, not '$number'"
+    [[ $number =~ ^([1-9]|1[012])$ ]] || fail "a stage is a number from 1 to 12, not '$number'"
   done
   for number in $updates $lines $chosen_jobs $chosen_vocabulary_size; do
     [[ $number =~ ^[1-9][0-9]*$ ]] || fail "expected a number above 0, not '$number'"
@@ -362,6 +366,16 @@ score() {  # MODEL NAME LABEL DOMAIN
     --test "$4=corpora/$4/text" --test general=corpora/general/text --out '{out}'
 }
 
+ship() {  # CONFIGURATION DOMAIN: a student with all that its users need
+  local model=student/$size/$1/$2 split lang texts=()
+  for lang in "$source_lang" "$target_lang"; do texts+=(--in "corpora/$2/text/dev.$lang"); done
+  stage 12 "shipped" --in "$model" --in "scores/$2/$model" --in "speed/$2" "${texts[@]}" \
+    --out "shipped/$2/$size/$1" \
+    -- dad-export --model "$model" --compute-type "$export_type" --domain "$2" \
+    --dev "corpora/$2/text" --beam "$score_beam" --text corpora/general/text --text "corpora/$2/text" \
+    --scores "scores/$2/$model" --speed "speed/$2/speed.json" --safetensors --out '{out}'
+}
+
 chain() {
   languages=(--source-lang "$source_lang" --target-lang "$target_lang")
   # in the words of a stage only where it is not the default, so that old runs stay valid
@@ -375,6 +389,8 @@ chain() {
     [[ ! ${catalogue_sets[$name]-} ]] || beside 1 "corpora" fetch "$name"
   done
   all_done
+  # whether split has to make dev and test sets is known now
+  [[ ! ${catalogue_sets[*]} ]] || write_plan
   for name in general "${names[@]}"; do
     has_held_out "${raw_folder[$name]}" || beside 1 "corpora" split "$name"
   done
@@ -482,6 +498,7 @@ chain() {
     # 10
     rows=() models=() named_rows='|'
     row() {  # MODEL NAME LABEL
+      in_plan "$name.rows" "$2" "$3" "$1"
       beside 10 "scores" score "$1" "$2" "$3" "$name"
       rows+=("scores/$name/$1") named_rows+="$2|"
       models+=("exported/$1")
@@ -516,12 +533,12 @@ chain() {
     all_done
 
     # 11
-    speed_inputs=() report_inputs=() report_flags=()
+    speed_inputs=() report_inputs=()
     for model in "${models[@]}"; do speed_inputs+=(--in "$model"); done
-    for folder in "${rows[@]}"; do report_inputs+=(--in "$folder") report_flags+=(--scores "$folder"); done
+    for folder in "${rows[@]}"; do report_inputs+=(--in "$folder"); done
     compare() {  # NEW OLD WORDS: if both are rows
       if [[ $named_rows == *"|$1|"* && $named_rows == *"|$2|"* ]]; then
-        report_flags+=(--compare "$1:$2:$3")
+        in_plan "$name.steps" "$1" "$2" "$3"
       fi
     }
     compare "adapted teacher" teacher "adapting the teacher"
@@ -553,11 +570,16 @@ chain() {
       -- dad-speed --source "corpora/$name/text/test.$source_lang" --beam "$score_beam" \
       --out '{out}' "${models[@]}"
     stage 11 "report" "${report_inputs[@]}" --in "speed/$name" --in "corpora/$name/text" \
-      --out "report/$name" \
-      -- dad-report --domain "$name" --target-lang "$target_lang" --references "corpora/$name/text" \
-      "${report_flags[@]}" --speed "speed/$name/speed.json" --out '{out}'
+      --in "plan/$name.rows.tsv" --in "plan/$name.steps.tsv" --out "report/$name" \
+      -- dad-report --work . --domain "$name" --out '{out}'
+
+    # 12
+    for variant in "${variants[@]}"; do
+      beside 12 "shipped" ship "$(with_loss ${variant% *} ${variant#* })" "$name"
+    done
+    all_done
   done
 }
 
 # on one line: bash has read all of this file by then, so editing it cannot disturb a run
-heed_signals; read_options "$@"; check_options; enter_work; chain; exit
+heed_signals; read_options "$@"; check_options; enter_work; write_plan; chain; exit

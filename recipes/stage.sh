@@ -1,18 +1,20 @@
-# How chain.sh runs a stage: once, alone or beside others, stopped by signals; or only shown.
+# How chain.sh runs a stage: once, alone or beside others, stopped by signals; or only shown, or
+# listed in the plan.
 #
-# Reads first_stage, last_stage, dry_run and jobs_at_once.
+# Reads first_stage, last_stage, dry_run, listing and jobs_at_once.
 
 shown=0
 heading() {  # NUMBER TITLE: once for each stage
   (( $1 != shown && $1 >= first_stage && $1 <= last_stage )) || return 0
-  printf '\nStage %s of 11: %s\n' "$1" "$2" >&2
+  [[ ! $listing ]] || return 0
+  printf '\nStage %s of 12: %s\n' "$1" "$2" >&2
   shown=$1
 }
 
 beside() {  # NUMBER TITLE COMMAND...: start a part of a stage that depends on no other part
   heading "$1" "$2"
   shift 2
-  if (( jobs_at_once == 1 )) || [[ $dry_run ]]; then
+  if (( jobs_at_once == 1 )) || [[ $dry_run || $listing ]]; then
     "$@"
     return
   fi
@@ -49,6 +51,10 @@ stage() {  # NUMBER TITLE [dad-stage flags] -- COMMAND...
   shift 2
   while [[ $1 != -- ]]; do flags+=("$1"); shift; done
   shift
+  if [[ $listing ]]; then
+    in_plan stages "$number" "$title" "$(out_of "${flags[@]}")"
+    return
+  fi
   (( number >= first_stage && number <= last_stage )) || return 0
   heading "$number" "$title"
   if [[ ! $dry_run ]]; then
@@ -61,12 +67,14 @@ stage() {  # NUMBER TITLE [dad-stage flags] -- COMMAND...
     return
   fi
   # in a dry run the stage scripts say what they would call
-  local i
-  for (( i = 0; i < ${#flags[@]}; i++ )); do
-    [[ ${flags[i]} == --out ]] && set -- "${@//\{out\}/${flags[i + 1]}}"
-  done
+  set -- "${@//\{out\}/$(out_of "${flags[@]}")}"
   case $1 in
     *.sh) "$1" --dry-run "${@:2}" ;;
     *) print_command "$@" ;;
   esac
+}
+
+out_of() {  # DAD-STAGE-FLAG...: the folder that the stage makes
+  while [[ $1 != --out ]]; do shift; done
+  echo "$2"
 }

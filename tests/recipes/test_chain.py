@@ -130,6 +130,21 @@ def test_equal_tries_for_all_students_of_a_domain(finished):
     assert settings(1) == settings(3) == settings(4) == settings(9)
 
 
+def test_the_plan_lists_every_stage_and_no_other(finished):
+    lines = read_text(finished / "plan" / "stages.tsv")
+    assert lines[0] == "number\ttitle\tfolder"
+    planned = [line.split("\t")[2] for line in lines[1:]]
+    made = {str(path.parent.relative_to(finished)) for path in finished.rglob("stage.json")}
+    assert len(planned) == len(made) and set(planned) == made
+
+
+def test_the_plan_names_the_rows_of_the_table(finished):
+    rows = [line.split("\t") for line in read_text(finished / "plan" / "odd.rows.tsv")[1:]]
+    table = (finished / "report" / "odd" / "table.txt").read_text().splitlines()
+    assert [name for name, _, _ in rows] == [line.split("  ")[0] for line in table[2:10]]
+    assert all((finished / model / "model.pt").is_file() for _, _, model in rows)
+
+
 def test_run_again_nothing_is_redone(finished, corpora):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("stage.json")}
     done = run_chain(corpora, finished, "--configuration", "1,3,4,9")
@@ -242,7 +257,7 @@ def wait_for_a_stage(process, work, known):
     "options, message",
     [
         (["--configuration", "10"], "a configuration is a number from 1 to 9, not '10'"),
-        (["--stage", "12"], "a stage is a number from 1 to 11, not '12'"),
+        (["--stage", "13"], "a stage is a number from 1 to 12, not '13'"),
         (["--size", "huge"], "--size 'huge' is unknown; there are large, medium"),
         (["--teacher-size", "huge"], "--teacher-size 'huge' is unknown"),
         (["--domain", "general=."], "a domain cannot be called general"),
@@ -268,7 +283,7 @@ def test_a_dry_run_prints_every_command_and_does_nothing(corpora, tmp_path):
     assert done.returncode == 0, done.stdout
     for word in ("data_prep.clean", "data_prep.vocabulary", "data_prep.binarise", "fairseq-train",
                  "dad-generate", "dad-select", "dad-keep-weights", "dad-export", "dad-evaluate",
-                 "dad-speed", "dad-report"):  # fmt: skip
+                 "dad-speed", "dad-report", "shipped/odd"):  # fmt: skip
         assert word in done.stdout
     assert "teacher/odd-scratch" in done.stdout and "{out}" not in done.stdout
     assert not (tmp_path / "work").exists()
