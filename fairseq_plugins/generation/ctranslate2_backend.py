@@ -1,9 +1,11 @@
 """Decoding through CTranslate2: a single transformer, fast on CPU and GPU."""
 
+import copy
+
 import ctranslate2
 
 from data_prep.manifest import manifest_path, read_json
-from fairseq_plugins.generation.decoding import DecodingFailed, Hypothesis
+from fairseq_plugins.generation.decoding import Decoding, DecodingFailed, Hypothesis
 
 DEFAULT_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 FAIRSEQ_POSITIONS = 1024  # fairseq's default, for models exported by others
@@ -54,6 +56,23 @@ class CTranslate2Backend:
         # any piece would be skipped
         self.begin(translator, [["<unk>"]])()
         return _Session(self, translator)
+
+    def searching(self, decoding):
+        """This backend with another ``Decoding`` that does not sample; the model is not copied."""
+        other = copy.copy(self)
+        other._decoding = decoding
+        return other
+
+    def first_piece(self, sentence):
+        """The first piece of the greedy translation of a piece list; no other is computed."""
+        session = self.searching(Decoding(beam=1, max_length=1)).session(seed=0)
+        ((hypothesis,),) = session.begin([sentence])()
+        return hypothesis.pieces[-1]  # after what is forced
+
+    @property
+    def compute_type(self):
+        """CTranslate2's name of the arithmetic that it took for "default"."""
+        return self._translator.compute_type
 
     def begin(self, translator, sentences):
         """Start on a batch of piece lists, the longest first; returns the function that waits.
