@@ -29,6 +29,7 @@ Example:
 
 import os
 import platform
+import re
 import statistics
 import time
 from pathlib import Path
@@ -458,16 +459,11 @@ def processor():
 
 
 def table(record):
-    """The record for people, at most 100 columns wide."""
-    from tabulate import tabulate
-
+    """The record for people, in 100 columns."""
     models, beam = record["models"], f"beam {record['beam']}"
     names = short_names(models)
     first = next(iter(models.values()))
     several = len(models) > 1
-
-    def rows(cells):
-        return [[names[path], *cells(model)] for path, model in models.items()]
 
     def speeds(model):
         cells = []
@@ -478,7 +474,7 @@ def table(record):
                 cells.append(f"{ratio:.1f}")
         alone = [model[mode]["one_by_one"] for mode in MODES]
         cells += [_number(mode["sentences_per_second"]) for mode in alone]
-        return [*cells, alone[0]["sentences"]]
+        return [*cells, str(alone[0]["sentences"])]
 
     def latencies(model):
         beam_ms, greedy = (model[mode]["one_by_one"] for mode in MODES)
@@ -493,30 +489,31 @@ def table(record):
             f"{model['library_memory_bytes'] / 1e6:,.0f}",
         ]  # fmt: skip
 
-    times = ["×"] if several else []
+    times = [("", "×")] if several else []
     threads = record["threads_per_worker"]
     each = f"{threads} thread{'s' if threads > 1 else ''}"
     steps = [f"p{p}" for p in PERCENTILES]
     parts = [
         (
             f"Sentences/s. In batches: {record['sentences']:,} sentences, {record['workers']} "
-            f"batches at once with {each} each; one by one with {each}"
-            + (".\n×: times the first model" if several else ""),
-            ["", f"batches\n{beam}", *times, "batches\ngreedy", *times, f"one by one\n{beam}",
-             "one by one\ngreedy"],
+            f"batches at once with {each} each; one by\none with {each}, so many sentences"
+            + ("; ×: times the first model" if several else ""),
+            [("batches", beam), *times, ("batches", "greedy"), *times, ("one by one", beam),
+             ("one by one", "greedy"), ("", "of")],
             speeds,
         ),
         (
             f"Milliseconds of a sentence, one by one with {each}: 50, 90 and 99 % of the sentences "
-            "take\nat most so many; and to its first token",
-            ["", *_under(beam, steps), *_under("greedy", steps),
-             *_under("1st token", steps)],
+            "take\nat most so many; and to the first token (greedy)",
+            [header for title in (beam, "greedy", "1st token")
+             for header in zip([title, "", ""], steps, strict=True)],
             latencies,
         ),
         (
             "Millions of parameters, and of embeddings among them; MB on disk; seconds to load; MB "
             "of\nmemory at most, and before the model is loaded",
-            ["", "translated by", "param.", "embed.", "disk", "load", "memory", "before"],
+            [("", title) for title in ("translated by", "param.", "embed.", "disk", "load",
+                                       "memory", "before")],
             costs,
         ),
     ]  # fmt: skip
@@ -526,18 +523,39 @@ def table(record):
         f"{record['load_average']:.1f} before"
     ]
     for title, headers, cells in parts:
-        align = ["left", *["right"] * (len(headers) - 1)]
-        body = tabulate(
-            rows(cells), headers, "simple", disable_numparse=True, colalign=align,
-            headersglobalalign="right", maxcolwidths=[NAME_WIDTH],
-        )  # fmt: skip
-        lines += ["", title, body]
+        rows = [(folded(names[path]), cells(model)) for path, model in models.items()]
+        lines += ["", title, *columns(headers, rows)]
     return "\n".join(lines)
 
 
-def _under(title, columns):
-    """Headers of columns that stand under one title."""
-    return [f"{title}\n{columns[0]}", *columns[1:]]
+def columns(headers, rows):
+    """Lines of a table.
+
+    Args:
+        headers: list of the columns' (upper line, lower line), but the first column's.
+        rows: list of (lines of the first column, list of the others' texts).
+    """
+    right = [*map(list, zip(*headers, strict=True)), *(cells for _, cells in rows)]
+    widths = [max(map(len, column)) for column in zip(*right, strict=True)]
+    first = max(len(line) for name, _ in rows for line in name)
+    above = [([""], line) for line in right[:2] if any(line)]
+    rule = (["-" * first], ["-" * width for width in widths])
+    lines = []
+    for name, cells in [*above, rule, *rows]:
+        texts = [text.rjust(width) for text, width in zip(cells, widths, strict=True)]
+        lines.append("  ".join([name[0].ljust(first), *texts]).rstrip())
+        lines += name[1:]
+    return lines
+
+
+def folded(name):
+    """Lines of at most ``NAME_WIDTH`` characters, broken after slashes."""
+    lines = [""]
+    for part in re.split("(?<=/)", name):
+        if lines[-1] and len(lines[-1] + part) > NAME_WIDTH:
+            lines.append("  ")
+        lines[-1] += part
+    return lines
 
 
 def short_names(paths):
@@ -555,7 +573,8 @@ def _millions(number):
 
 
 def _number(value):
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{decimals}f}"
 
 
 def _check_numbers(**numbers):
