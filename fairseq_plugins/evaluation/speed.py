@@ -94,7 +94,13 @@ def measure(
     models, source, *, beam=5, rounds=3, limit=DEFAULT_LIMIT, seconds=DEFAULT_SECONDS,
     workers=None, threads=None, device="cpu",
 ):  # fmt: skip
-    """What ``speed.json`` holds, a dictionary; data_prep/README.md lists its entries.
+    """What ``speed.json`` holds, a dictionary.
+
+    "models" has for each, by its path as given, backend, compute_type, parameters,
+    embedding_parameters (None where no manifest tells), batch_tokens (source pieces of a batch),
+    bytes, start_seconds (of the process, until its libraries are there), load_seconds,
+    peak_memory_bytes, library_memory_bytes (before loading), and the modes "beam" and "greedy",
+    see :func:`summary`.
 
     Args:
         models: list of EXPORTED, CONVERTED or MODEL folders.
@@ -184,6 +190,7 @@ class Found(NamedTuple):
         folder = self.folder
         settings = {
             "folder": str(folder.path), "workers": workers, "threads": threads, "device": device,
+            "beams": dict(zip(MODES, (beam, 1), strict=True)),
         }  # fmt: skip
         if folder.exported:
             settings |= {
@@ -194,12 +201,7 @@ class Found(NamedTuple):
         else:
             compute_type = {"cpu": "float32", "cuda": "float16"}[device]
             settings |= {"backend": "fairseq", "compute_type": compute_type}
-        batch_tokens = {"cpu": 1024, "cuda": 16384}[device]
-        decodings = {
-            mode: {"beam": size, "batch_tokens": batch_tokens}
-            for mode, size in zip(MODES, (beam, 1), strict=True)
-        }
-        return Translator(self.name, settings, decodings)
+        return Translator(self.name, settings)
 
     def give(self, sentences, translator):
         """Tell the translator what there is to translate."""
@@ -218,6 +220,7 @@ class Found(NamedTuple):
             "compute_type": COMPUTE_TYPES.get(found["compute_type"], found["compute_type"]),
             "parameters": counts.get("parameters"),
             "embedding_parameters": counts.get("embedding_parameters"),
+            "batch_tokens": found["batch_tokens"],
             "bytes": sum(file.stat().st_size for file in model_files(self.folder)),
             "start_seconds": round(found["start_seconds"], 3),
             "load_seconds": round(found["load_seconds"], 4),
@@ -372,6 +375,11 @@ def summary(turns, sentences):
     Args:
         turns: {task: list of what :class:`Measured` told, one for each round}.
         sentences: number of those in batches.
+
+    Returns:
+        dictionary: sentences_per_second (median), sentences_per_second_range (slowest and
+        fastest round), tokens_per_second; one_by_one has the same, sentences (their number),
+        sentence_ms and, where it was measured, first_token_ms, see :func:`percentiles`.
     """
     batched = turns["batched"]
     record = rates([turn["sentences"] / turn["seconds"] for turn in batched],

@@ -32,17 +32,16 @@ class Translator:
 
     Args:
         name: what the user calls it, for messages.
-        settings: of :func:`load`, but ``decodings``, JSON types only.
-        decodings: {mode: settings of ``Decoding``}.
+        settings: of :func:`load`, JSON types only.
 
     Attributes:
-        found: what :meth:`Measured.describe` returns.
+        found: what :meth:`Measured.describe` returns, a dictionary.
 
     Raises:
         ValueError: the model could not be loaded.
     """
 
-    def __init__(self, name, settings, decodings):
+    def __init__(self, name, settings):
         self.name = name
         root = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -52,7 +51,7 @@ class Translator:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
         )  # fmt: skip
         try:
-            self.found = self.ask("load", started=time.time(), decodings=decodings, **settings)
+            self.found = self.ask("load", started=time.time(), **settings)
         except BaseException:
             self.close()
             raise
@@ -115,45 +114,53 @@ def answer(questions, answers):
         answers.flush()
 
 
-def load(*, started, backend, folder, decodings, workers, threads, **settings):
+def load(*, started, backend, folder, beams, device, workers, threads, **settings):
     """A ``Measured``.
 
     Args:
         started: time of day when this process was begun.
         backend: "ctranslate2" or "fairseq".
         folder: EXPORTED, CONVERTED or MODEL folder, whichever the backend reads.
-        decodings: {mode: settings of ``Decoding``}.
+        beams: {mode: size of the beam}.
+        device: "cpu" or "cuda".
         workers, threads: batches at once, threads for each.
         settings: more of the backend's.
     """
-    decodings = {mode: Decoding(**fields) for mode, fields in decodings.items()}
-    first = next(iter(decodings.values()))
     if backend == "ctranslate2":
-        from fairseq_plugins.generation.ctranslate2_backend import CTranslate2Backend as Backend
+        from fairseq_plugins.generation import ctranslate2_backend as module
 
-        def make():
-            return Backend(folder, first, workers=workers, threads=threads, **settings)
+        use_threads = _keep_threads
+
+        def make(decoding):
+            return module.CTranslate2Backend(
+                folder, decoding, device=device, workers=workers, threads=threads, **settings
+            )
     else:
+        from torch import set_num_threads as use_threads
+
         from data_prep.vocabulary import read_vocabulary
-        from fairseq_plugins.generation.fairseq_backend import FairseqBackend as Backend
+        from fairseq_plugins.generation import fairseq_backend as module
         from fairseq_plugins.generation.models import ModelFolder
 
-        def make():
+        def make(decoding):
             # open_model has checked it for the process that asks
             model = ModelFolder(Path(folder), False, read_vocabulary(folder), {})
-            return Backend([model], first, threads=workers * threads, **settings)
+            return module.FairseqBackend(
+                [model], decoding, device=device, threads=workers * threads, **settings
+            )
 
-    found = {"start_seconds": time.time() - started, "library_memory_bytes": resident()}
+    batch_tokens = module.DEFAULT_BATCH_TOKENS[device]
+    decodings = {mode: Decoding(size, batch_tokens=batch_tokens) for mode, size in beams.items()}
+    found = {
+        "start_seconds": time.time() - started, "library_memory_bytes": resident(),
+        "batch_tokens": batch_tokens,
+    }  # fmt: skip
     clock = time.perf_counter()
-    loaded = make()
+    loaded = make(next(iter(decodings.values())))
     found["load_seconds"] = time.perf_counter() - clock
     found["source_positions"] = loaded.source_positions
-    found["compute_type"] = getattr(loaded, "compute_type", None) or settings["compute_type"]
-    if backend == "fairseq":
-        from torch import set_num_threads as use
-    else:
-        use = _keep_threads
-    return Measured(loaded, decodings, found, workers, threads, use)
+    found["compute_type"] = getattr(loaded, "compute_type", settings["compute_type"])
+    return Measured(loaded, decodings, found, workers, threads, use_threads)
 
 
 def _keep_threads(number):
@@ -179,7 +186,7 @@ class Measured:
         self._sentences = []
 
     def describe(self):
-        """start_seconds, load_seconds, library_memory_bytes, source_positions, compute_type."""
+        """Seconds to start and to load, memory before loading, compute type, sizes."""
         return self._found
 
     def take(self, sentences):
