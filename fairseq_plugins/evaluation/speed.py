@@ -58,6 +58,7 @@ TASKS = (
     ("one_by_one", "beam"), ("one_by_one", "greedy"), ("first_token", "greedy"),
 )  # fmt: skip
 PERCENTILES = (50, 90, 99)
+UNITS = ("sentences_per_second", "tokens_per_second")
 NAME_WIDTH = 30  # of a model in the tables, where a longer one takes several lines
 MOST_PIECES = 250  # of a source line; a longer one is cut, as dad-generate does
 
@@ -473,16 +474,19 @@ def table(record):
     first = next(iter(models.values()))
     several = len(models) > 1
 
-    def speeds(model):
+    def batched(model):
         cells = []
         for mode in MODES:
-            cells.append(_number(model[mode]["sentences_per_second"]))
+            cells += [_number(model[mode][unit]) for unit in UNITS]
             if several:
-                ratio = model[mode]["sentences_per_second"] / first[mode]["sentences_per_second"]
-                cells.append(f"{ratio:.1f}")
-        alone = [model[mode]["one_by_one"] for mode in MODES]
-        cells += [_number(mode["sentences_per_second"]) for mode in alone]
-        return [*cells, str(alone[0]["sentences"])]
+                ratio = model[mode][UNITS[0]] / first[mode][UNITS[0]]
+                cells.append(f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}")
+        return cells
+
+    def alone(model):
+        modes = [model[mode]["one_by_one"] for mode in MODES]
+        cells = [_number(mode[unit]) for mode in modes for unit in UNITS]
+        return [*cells, str(modes[0]["sentences"])]
 
     def latencies(model):
         beam_ms, greedy = (model[mode]["one_by_one"] for mode in MODES)
@@ -497,24 +501,27 @@ def table(record):
             f"{model['library_memory_bytes'] / 1e6:,.0f}",
         ]  # fmt: skip
 
-    times = [("", "×")] if several else []
-    threads = record["threads_per_worker"]
-    each = f"{threads} thread{'s' if threads > 1 else ''}"
+    threads = _number_of(record["threads_per_worker"], "thread")
     steps = [f"p{p}" for p in PERCENTILES]
+    units = ["sentences/s", "tokens/s"]
     parts = [
         (
-            f"Sentences/s. In batches: {record['sentences']:,} sentences, {record['workers']} "
-            f"batches at once with {each} each; one by\none with {each}, so many sentences"
+            f"In batches: {record['sentences']:,} sentences, "
+            f"{_number_of(record['workers'], 'batch', 'es')} at once, {threads} each"
             + ("; ×: times the first model" if several else ""),
-            [("batches", beam), *times, ("batches", "greedy"), *times, ("one by one", beam),
-             ("one by one", "greedy"), ("", "of")],
-            speeds,
+            [header for title in (beam, "greedy") for header in
+             _under(title, [*units, "×"] if several else units)],
+            batched,
         ),
         (
-            f"Milliseconds of a sentence, one by one with {each}: 50, 90 and 99 % of the sentences "
-            "take\nat most so many; and to the first token (greedy)",
-            [header for title in (beam, "greedy", "1st token")
-             for header in zip([title, "", ""], steps, strict=True)],
+            f"One by one, {threads}; so many sentences",
+            [*_under(beam, units), *_under("greedy", units), ("", "of")], alone,
+        ),
+        (
+            f"Milliseconds of a sentence, one by one, {threads}: half of the sentences take p50 at "
+            "most,\n90 % p90, 99 % p99; and to the first token (greedy)",
+            [header for title in (beam, "greedy", "1st token") for header in
+             _under(title, steps)],
             latencies,
         ),
         (
@@ -527,13 +534,22 @@ def table(record):
     ]  # fmt: skip
     lines = [
         f"{record['source']} on {record['processor']}, {record['cores']} cores, "
-        f"{record['device']};\nmedian of {record['rounds']} rounds, load average "
-        f"{record['load_average']:.1f} before"
+        f"{record['device']};\nmedian of {_number_of(record['rounds'], 'round')}, load average "
+        f"{record['load_average']:.1f} before; tokens are pieces of the translation"
     ]
     for title, headers, cells in parts:
         rows = [(folded(names[path]), cells(model)) for path, model in models.items()]
         lines += ["", title, *columns(headers, rows)]
     return "\n".join(lines)
+
+
+def _under(title, titles):
+    """(upper, lower) headers of neighbouring columns, the upper one for all of them."""
+    return [(title if place == 0 else "", lower) for place, lower in enumerate(titles)]
+
+
+def _number_of(number, what, plural="s"):
+    return f"{number:,} {what}{plural if number > 1 else ''}"
 
 
 def columns(headers, rows):

@@ -3,10 +3,10 @@
 Printed are the ratios of sentences per second and of size, and the difference in BLEU; both sides
 in one run, in turns, greedy and with beam 5. What is counted:
 
-  teacher   fairseq-generate on the binarised test set: its own count of seconds, which is the search
-            alone. Starting, loading, reading and printing are left out. Of several --max-tokens
-            (12000 is what fairseq takes when nothing is said) the fastest in the first round is
-            kept, and the ratio is to that.
+  teacher   fairseq-generate on the binarised test set: its own count of seconds, which is the
+            search alone. Starting, loading, reading and printing are left out. Of several
+            --max-tokens (12000 is what fairseq takes when nothing is said) the fastest in the
+            first round is kept, and the ratio is to that.
   student   the backend of dad-generate, exported to int8, with a worker of one thread for each
             core and batches of 1,024 pieces: the search alone, batches made included, over the
             same sentences again and again for --seconds.
@@ -30,7 +30,8 @@ stand most often beside it in --text (Dice coefficient). CTranslate2 calls this 
 
 Examples:
   python tests/benchmarks/shipping.py --run runs/quickstart
-  python tests/benchmarks/shipping.py --untrained --text de-en/general --source-lang de --target-lang en
+  python tests/benchmarks/shipping.py --untrained --text de-en/general \\
+      --source-lang de --target-lang en
 """
 
 import argparse
@@ -204,7 +205,7 @@ def main():
     what.add_argument("--run", type=Path, metavar="WORK", help="folder of a finished chain")
     what.add_argument("--untrained", action="store_true", help="compare shapes")
     parser.add_argument("--domain", metavar="NAME", help="with --run; the only one by default")
-    parser.add_argument("--student", default="9", metavar="NUMBER", help="with --run: configuration")
+    parser.add_argument("--student", default="9", metavar="NUMBER", help="its configuration")
     parser.add_argument("--text", type=Path, metavar="DIR", help="with --untrained: train, test")
     parser.add_argument("--source-lang", metavar="LANG")
     parser.add_argument("--target-lang", metavar="LANG")
@@ -434,8 +435,9 @@ def show(sides, turns):
     teacher = sides["teacher"]
     for beam in BEAMS:
         own = [turn.sentences_per_second for turn in turns["teacher"][beam]]
+        (size,) = teacher.max_tokens[beam]
         print(f"{named(beam):<8} {'teacher':<12} {statistics.median(own):>10,.2f} sentences/s "
-              f"(--max-tokens {teacher.max_tokens[beam][0]}, {usable_cores()} threads)")  # fmt: skip
+              f"(--max-tokens {size}, {usable_cores()} threads)")  # fmt: skip
         for name in turns:
             if name == "teacher":
                 continue
