@@ -2,10 +2,11 @@
 
 A model exported to CTranslate2 is measured as it is shipped, in a process without fairseq
 and PyTorch, which would be most of its memory. :class:`Translator` starts the process and asks it;
-the rest of this module runs in it. Questions and answers are JSON, one a line, by the standard
-streams; whatever a library prints goes to the standard error.
+the rest of this module runs in it. Questions and answers are JSON, one a line; answers have a
+pipe of their own, so that no library prints between them.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ import sys
 if {light}:
     sys.modules["fairseq"] = None
 from fairseq_plugins.evaluation.speed_process import main
-main()
+main({pipe})
 """
 LEAST_SECONDS = 0.1  # of a measurement in batches; a fast model takes the sentences again
 
@@ -45,11 +46,14 @@ class Translator:
         self.name = name
         root = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        boot = BOOT.format(light=settings["backend"] == "ctranslate2")
+        near_end, pipe = os.pipe()
+        boot = BOOT.format(light=settings["backend"] == "ctranslate2", pipe=pipe)
+        self._answers = open(near_end, encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", boot], env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
+            stdin=subprocess.PIPE, stdout=2, pass_fds=[pipe], encoding="utf-8",
         )  # fmt: skip
+        os.close(pipe)
         try:
             self.found = self.ask("load", started=time.time(), **settings)
         except BaseException:
@@ -65,7 +69,7 @@ class Translator:
         try:
             self._process.stdin.write(json.dumps([what, arguments]) + "\n")
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            line = self._answers.readline()
         except BrokenPipeError:
             line = ""
         if not line:
@@ -81,19 +85,19 @@ class Translator:
         """End the process."""
         self._process.kill()
         self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):  # what it did not read is still in our buffer
+            self._process.stdin.close()
+        self._answers.close()
 
 
 # -- in the process ------------------------------------------------------------------------
 
 
-def main():
-    """Answer what is asked until there are no more questions."""
+def main(pipe):
+    """Answer what is asked, into the pipe of that number, until there are no more questions."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks says when to stop
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    answer(sys.stdin, answers)
+    with open(pipe, "w", encoding="utf-8") as answers:
+        answer(sys.stdin, answers)
 
 
 def answer(questions, answers):
