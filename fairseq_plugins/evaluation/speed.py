@@ -15,9 +15,9 @@ Tokens are pieces of the translation, its end included. Subwords and files are n
 
 MODEL is a folder made by dad-export, or a CTranslate2 folder made elsewhere, and is translated
 by CTranslate2; or a folder with model.pt, which fairseq translates, so that a teacher in PyTorch
-and its students as they are shipped stand in one table. Every model has a process of its own. Its
-memory is the most that this process has held: Python, libraries, model, sentences under way. What
-it held before the model was loaded is recorded, too.
+and its students as they are shipped stand in one table. Every model has a process of its own; all
+are loaded at the same time. Its memory is the most that this process has held: Python, libraries,
+model, sentences under way. What it held before the model was loaded is recorded, too.
 
 --limit and --seconds choose how many sentences: the same for all models in batches, and fewer
 one by one for a model that is slow. The numbers are printed and recorded.
@@ -77,14 +77,15 @@ def _main():
     words = _parser()
     args = vars(words.parse_args())
     started, out, overwrite = time.monotonic(), args.pop("out"), args.pop("overwrite")
+    models = find_all(args.pop("models"), args.pop("device"))
     with write_whole_folder(out, replace=overwrite) as part:
-        record = measure(**args)
+        record = measure(models, **args)
         write_json(part / RECORD, record)
         write_manifest(
             part,
             settings={name: args[name] for name in ("beam", "rounds", "limit", "seconds")}
             | {name: record[name] for name in ("device", "workers", "threads_per_worker")},
-            inputs=[args["source"], *(find(model).weights for model in args["models"])],
+            inputs=[args["source"], *(model.folder.weights for model in models)],
             counts={"models": len(record["models"]), "sentences": record["sentences"]},
             seconds=time.monotonic() - started,
         )
@@ -93,7 +94,7 @@ def _main():
 
 def measure(
     models, source, *, beam=5, rounds=3, limit=DEFAULT_LIMIT, seconds=DEFAULT_SECONDS,
-    workers=None, threads=None, device="cpu",
+    workers=None, threads=None,
 ):  # fmt: skip
     """What ``speed.json`` holds, a dictionary.
 
@@ -104,7 +105,7 @@ def measure(
     see :func:`summary`.
 
     Args:
-        models: list of EXPORTED, CONVERTED or MODEL folders.
+        models: list of :class:`Found`.
         source: UTF-8 text, one sentence a line.
         beam: hypotheses kept at each step; greedy decoding is measured as well.
         rounds: turns of each model, besides the first.
@@ -112,15 +113,13 @@ def measure(
         seconds: about how long measuring may take, all models together.
         workers: batches at once; None: as many as the cores allow.
         threads: threads for each of them; None: 1.
-        device: "cpu" or "cuda".
 
     Raises:
         FileNotFoundError, ValueError: see the message.
     """
     _check_numbers(beam=beam, rounds=rounds, limit=limit, seconds=seconds, workers=workers,
                    threads=threads)  # fmt: skip
-    found = find_all(models, device)
-    workers, threads = workers_and_threads(workers, threads, device)
+    workers, threads = many(models, workers, threads)
     lines = [line.strip() for line in read_lines(source)]
     sentences = evenly(sorted(filter(None, lines), key=len), limit)
     if not sentences:
@@ -128,8 +127,8 @@ def measure(
     load_average = os.getloadavg()[0]
     translators = []
     try:
-        for model in found:
-            translators.append(model.load(beam, workers, threads, device))
+        for model in models:
+            translators.append(model.load(beam, workers, threads))
             model.give(sentences, translators[-1])
         plan = Plan.of(translators, rounds, len(sentences), seconds)
         turns = take_turns(translators, plan, rounds)
@@ -142,7 +141,7 @@ def measure(
         "source": str(source),
         "sentences": len(plan.batched),
         "lines": len(lines),
-        "device": device,
+        "device": models[0].choice.device,
         "processor": processor(),
         "cores": usable_cores(),
         "workers": workers,
@@ -162,7 +161,7 @@ def measure(
                     for mode in MODES
                 },
             }
-            for model, translator in zip(found, translators, strict=True)
+            for model, translator in zip(models, translators, strict=True)
         },
     }  # fmt: skip
 
@@ -171,14 +170,14 @@ def measure(
 
 
 class Found(NamedTuple):
-    """A model folder that can be measured; ``folder`` is what ``open_model`` returns."""
+    """A model folder that can be measured.
+
+    ``folder`` is what ``open_model`` or ``open_converted`` returns, ``choice`` its ``Choice``.
+    """
 
     name: str
     folder: object
-
-    @property
-    def weights(self):
-        return self.folder.weights
+    choice: object
 
     @property
     def source_lang(self):
@@ -186,22 +185,19 @@ class Found(NamedTuple):
         vocabulary = getattr(self.folder, "vocabulary", None)
         return vocabulary and vocabulary.source_lang
 
-    def load(self, beam, workers, threads, device):
+    def load(self, beam, workers, threads):
         """A ``Translator``."""
-        folder = self.folder
+        folder, choice = self.folder, self.choice
         settings = {
-            "folder": str(folder.path), "workers": workers, "threads": threads, "device": device,
+            "backend": choice.name, "device": choice.device, "compute_type": choice.compute_type,
+            "folder": str(folder.path), "workers": workers, "threads": threads,
             "beams": dict(zip(MODES, (beam, 1), strict=True)),
         }  # fmt: skip
         if folder.exported:
             settings |= {
-                "backend": "ctranslate2", "compute_type": "default",
                 "positions": folder.positions, "target_prefix": folder.target_prefix,
                 "suppressed": folder.suppressed,
             }  # fmt: skip
-        else:
-            compute_type = {"cpu": "float32", "cuda": "float16"}[device]
-            settings |= {"backend": "fairseq", "compute_type": compute_type}
         return Translator(self.name, settings)
 
     def give(self, sentences, translator):
@@ -217,7 +213,7 @@ class Found(NamedTuple):
         if manifest_path(self.folder.path).exists():
             counts = read_manifest(self.folder.path).get("counts", {})
         return {
-            "backend": "ctranslate2" if self.folder.exported else "fairseq",
+            "backend": self.choice.name,
             "compute_type": COMPUTE_TYPES.get(found["compute_type"], found["compute_type"]),
             "parameters": counts.get("parameters"),
             "embedding_parameters": counts.get("embedding_parameters"),
@@ -234,25 +230,29 @@ class Found(NamedTuple):
 COMPUTE_TYPES = {"int8_float32": "int8"}
 
 
-def find(path):
+def find(path, device):
     """The ``Found`` of a folder.
 
     Raises:
-        FileNotFoundError, ValueError: it is none that can be measured.
+        FileNotFoundError, ValueError: it is none that can be measured on ``device``.
     """
+    # PyTorch comes with these
+    from fairseq_plugins.generation.backends import choose
     from fairseq_plugins.generation.converted import is_converted, open_converted
     from fairseq_plugins.generation.models import open_model
 
-    return Found(str(path), open_converted(path) if is_converted(path) else open_model(path))
+    folder = open_converted(path) if is_converted(path) else open_model(path)
+    backend = "ctranslate2" if folder.exported else "fairseq"
+    return Found(str(path), folder, choose([folder], backend=backend, device=device))
 
 
 def find_all(models, device):
-    """The ``Found`` of each folder, all of which translate from one language on ``device``."""
+    """The ``Found`` of each folder, all of which translate from one language."""
     found, languages = [], {}
     for path in models:
         if str(path) in [model.name for model in found]:
             raise ValueError(f"{path} is named twice; name each model once")
-        model = find(path)
+        model = find(path, device)
         if model.source_lang:
             languages.setdefault(model.source_lang, path)
         found.append(model)
@@ -261,23 +261,7 @@ def find_all(models, device):
         raise ValueError(
             f"{its} translates from {one} and {others} from {other}; measure them apart"
         )
-    if device == "cuda":
-        for model in found:
-            _check_gpu(model)
     return found
-
-
-def _check_gpu(model):
-    if model.folder.exported:
-        from fairseq_plugins.generation.ctranslate2_backend import gpu_count
-
-        reachable, backend = gpu_count() > 0, "CTranslate2"
-    else:
-        import torch
-
-        reachable, backend = torch.cuda.is_available(), "PyTorch"
-    if not reachable:
-        raise ValueError(f"--device cuda: {backend} finds no GPU for {model.name}")
 
 
 def model_files(folder):
@@ -435,21 +419,22 @@ def rounded(number):
 # -- the machine ---------------------------------------------------------------------------
 
 
-def workers_and_threads(workers, threads, device):
-    """Batches at once and threads for each, where nothing else was asked for.
+def many(models, workers, threads):
+    """Batches at once and threads for each, the same for all models.
 
     Raises:
         ValueError: they are more than the cores that this process may use.
     """
-    cores = usable_cores()
-    if device == "cuda":
-        return workers or 1, threads or 1
-    workers = workers or max(cores // (threads or 1), 1)
-    threads = threads or 1
-    if workers * threads > cores:
+    from fairseq_plugins.generation.backends import workers_and_threads
+
+    workers, threads = min(
+        workers_and_threads(model.choice, workers, threads) for model in models
+    )
+    on_cpu, cores = models[0].choice.device == "cpu", usable_cores()
+    if on_cpu and workers * threads > cores:
         raise ValueError(
-            f"--workers {workers} with --threads {threads} each are more than the {cores} cores "
-            f"that this process may use; the figures would say nothing"
+            f"{workers} workers with {threads} threads each are more than the {cores} cores that "
+            f"this process may use, so the figures would say little; lower --workers or --threads"
         )
     return workers, threads
 

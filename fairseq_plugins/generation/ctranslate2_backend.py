@@ -41,6 +41,12 @@ class CTranslate2Backend:
         # samples are drawn by translators of their own, see session
         self._translator = None if decoding.sampling else self._load(self._workers)
 
+    def searching(self, decoding):
+        """The same model, loaded once, with another ``Decoding``, which must not be sampling."""
+        other = copy.copy(self)
+        other._decoding = decoding
+        return other
+
     def session(self, seed):
         """Where the batches of a shard go, in turn: an object with ``begin``.
 
@@ -56,12 +62,6 @@ class CTranslate2Backend:
         # any piece would be skipped
         self.begin(translator, [["<unk>"]])()
         return _Session(self, translator)
-
-    def searching(self, decoding):
-        """This backend with another ``Decoding`` that does not sample; the model is not copied."""
-        other = copy.copy(self)
-        other._decoding = decoding
-        return other
 
     def first_piece(self, sentence):
         """The first piece of the greedy translation of a piece list; no other is computed."""

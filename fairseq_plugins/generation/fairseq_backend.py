@@ -57,7 +57,7 @@ class FairseqBackend:
         )
 
     def searching(self, decoding):
-        """This backend with another ``Decoding``; the networks are not copied."""
+        """The same networks, loaded once, with another ``Decoding``."""
         other = copy.copy(self)
         other._prepare(decoding)
         return other

@@ -238,7 +238,10 @@ def finished_run(args):
     """Compare the adapted teacher of a chain with a student."""
     domain = args.domain or only(args.run.glob("corpora/*/prepared/test.*.bin"), args.run)
     teacher = open_model(args.run / "teacher" / domain)
-    (student, *others) = sorted((args.run / "exported").glob(f"student/*/{args.student}/{domain}"))
+    pattern = f"exported/student/*/{args.student}/{domain}"
+    student, *others = sorted(args.run.glob(pattern)) or [None]
+    if student is None:
+        raise SystemExit(f"{args.run} has no {pattern}; is the chain finished?")
     if others:
         tell(f"taking {student}, not {', '.join(map(str, others))}")
     vocabulary = teacher.vocabulary

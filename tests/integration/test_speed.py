@@ -5,11 +5,13 @@ import signal
 import sys
 
 import pytest
+import torch
 
 from data_prep.manifest import read_json
 from fairseq_plugins.evaluation import speed
 from fairseq_plugins.evaluation.speed_process import Translator
 from fairseq_plugins.export.export import export
+from fairseq_plugins.generation import backends
 from fairseq_plugins.generation.ctranslate2_backend import CTranslate2Backend
 from fairseq_plugins.generation.decoding import Decoding
 from fairseq_plugins.generation.fairseq_backend import FairseqBackend
@@ -168,6 +170,17 @@ def test_a_folder_of_ctranslate2s_own_converters_is_measured_too(place, tmp_path
     assert model["parameters"] is None and model["bytes"] > 0
 
 
+@pytest.mark.parametrize(("model", "name"), [("model", "fairseq"), ("exported", "ctranslate2")])
+def test_a_gpu_that_is_asked_for_and_missing_is_an_error(model, name, place, tmp_path, dad_speed,
+                                                         monkeypatch):  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(backends, "_gpus", lambda: 0)
+    status, said = dad_speed("--source", place / "source", "--out", tmp_path / "speed",
+                             "--device", "cuda", place / model)  # fmt: skip
+    assert status == 1 and f"--device cuda: {name} finds no GPU here" in said.err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -243,7 +256,8 @@ def test_when_one_model_fails_no_process_is_left(place, tmp_path, monkeypatch):
     other = tmp_path / "other"
     other.symlink_to(place / "exported")
     with pytest.raises(ValueError, match="out of memory"):
-        speed.measure([place / "exported", other], place / "source", workers=1, limit=3)
+        speed.measure(speed.find_all([place / "exported", other], "cpu"), place / "source",
+                      workers=1, limit=3)  # fmt: skip
     assert len(begun) == 2
     assert all(translator._process.returncode is not None for translator in begun)
 

@@ -19,6 +19,7 @@ from fairseq_plugins.evaluation.speed import (
     Plan,
     evenly,
     folded,
+    many,
     measure,
     percentiles,
     rotated,
@@ -27,9 +28,10 @@ from fairseq_plugins.evaluation.speed import (
     summary,
     table,
     take_turns,
-    workers_and_threads,
 )
 from fairseq_plugins.evaluation.speed_process import LEAST_SECONDS, Measured, answer
+from fairseq_plugins.generation import backends
+from fairseq_plugins.generation.backends import Choice
 from fairseq_plugins.generation.decoding import Decoding, DecodingFailed, Hypothesis
 from tests.fixtures.models import write_text
 
@@ -294,6 +296,10 @@ def test_a_failure_is_an_answer_and_the_next_question_is_heard(measured, monkeyp
 # -- what is refused, and what is left open ------------------------------------------------
 
 
+def on(device):
+    return speed.Found("model", None, Choice("ctranslate2", device, "default", [], False))
+
+
 @pytest.mark.parametrize(
     ("wishes", "cores", "expected"),
     [
@@ -304,34 +310,36 @@ def test_a_failure_is_an_answer_and_the_next_question_is_heard(measured, monkeyp
 def test_all_cores_are_used_unless_something_else_is_asked_for(
     wishes, cores, expected, monkeypatch
 ):
-    monkeypatch.setattr(speed, "usable_cores", lambda: cores)
-    assert workers_and_threads(*wishes, "cpu") == expected
-    assert workers_and_threads(None, None, "cuda") == (1, 1)
+    for module in (speed, backends):
+        monkeypatch.setattr(module, "usable_cores", lambda: cores)
+    assert many([on("cpu")] * 2, *wishes) == expected
 
 
-def test_more_threads_than_cores_are_refused(monkeypatch):
-    monkeypatch.setattr(speed, "usable_cores", lambda: 4)
+def test_more_threads_than_cores_are_refused_but_for_a_gpu(monkeypatch):
+    for module in (speed, backends):
+        monkeypatch.setattr(module, "usable_cores", lambda: 4)
     for wishes in ((5, 1), (None, 5), (3, 2)):
         with pytest.raises(ValueError, match="more than the 4 cores"):
-            workers_and_threads(*wishes, "cpu")
+            many([on("cpu")], *wishes)
+    monkeypatch.setattr(backends, "_gpus", lambda: 1)
+    assert many([on("cuda")], None, 8) == (1, 8)
 
 
 @pytest.mark.parametrize("name", ["beam", "rounds", "limit", "seconds", "workers", "threads"])
 def test_no_number_is_below_one(name):
     with pytest.raises(ValueError, match=f"--{name} is 1 or more, not 0"):
-        measure(["model"], "source", **{name: 0})
+        measure([on("cpu")], "source", **{name: 0})
 
 
-def model_from(lang, exported=True):
-    return types.SimpleNamespace(
-        vocabulary=types.SimpleNamespace(source_lang=lang), exported=exported
-    )
+def model_from(lang):
+    return types.SimpleNamespace(vocabulary=types.SimpleNamespace(source_lang=lang))
 
 
 def test_models_of_two_source_languages_and_one_named_twice_are_refused(monkeypatch):
     monkeypatch.setattr(
-        speed, "find", lambda path: speed.Found(path, model_from(path.partition("-")[0]))
-    )
+        speed, "find",
+        lambda path, device: speed.Found(path, model_from(path.partition("-")[0]), None),
+    )  # fmt: skip
     with pytest.raises(ValueError, match="a.de translates from a and b.* from b; measure .* apart"):
         speed.find_all(["a-de", "b-de"], "cpu")
     with pytest.raises(ValueError, match="a-de is named twice"):
@@ -339,22 +347,8 @@ def test_models_of_two_source_languages_and_one_named_twice_are_refused(monkeypa
     assert [model.name for model in speed.find_all(["a-de", "a-fr"], "cpu")] == ["a-de", "a-fr"]
 
 
-@pytest.mark.parametrize(("exported", "backend"), [(True, "CTranslate2"), (False, "PyTorch")])
-def test_a_gpu_that_is_asked_for_and_missing_is_an_error(exported, backend, monkeypatch):
-    import torch
-
-    from fairseq_plugins.generation import ctranslate2_backend
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(ctranslate2_backend, "gpu_count", lambda: 0)
-    monkeypatch.setattr(speed, "find", lambda path: speed.Found(path, model_from("de", exported)))
-    with pytest.raises(ValueError, match=f"--device cuda: {backend} finds no GPU for model"):
-        speed.find_all(["model"], "cuda")
-
-
 @pytest.mark.parametrize("text", [[], ["", "  "]])
-def test_a_text_without_sentences_is_refused_before_a_model_is_loaded(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(speed, "find_all", lambda models, device: [])
+def test_a_text_without_sentences_is_refused_before_a_model_is_loaded(text, tmp_path):
     source = write_text(tmp_path / "source", text)
     with pytest.raises(ValueError, match="source has no sentences to translate"):
-        measure(["model"], source)
+        measure([on("cpu")], source)
