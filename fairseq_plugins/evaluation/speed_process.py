@@ -8,6 +8,7 @@ pipe of their own, so that no library prints between them.
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -25,7 +26,9 @@ if {light}:
 from fairseq_plugins.evaluation.speed_process import main
 main({pipe})
 """
-LEAST_SECONDS = 0.1  # of a measurement in batches; a fast model takes the sentences again
+# a measurement in batches takes the sentences again where they are fewer than this
+LEAST_SECONDS = 0.1
+LEAST_BATCHES = 4  # for each worker, as the first that is done waits for the last
 
 
 class Translator:
@@ -133,7 +136,7 @@ def load(*, started, backend, folder, beams, device, workers, threads, **setting
     if backend == "ctranslate2":
         from fairseq_plugins.generation import ctranslate2_backend as module
 
-        use_threads = _keep_threads
+        use_threads, at_once = _keep_threads, workers
 
         def make(decoding):
             return module.CTranslate2Backend(
@@ -145,6 +148,8 @@ def load(*, started, backend, folder, beams, device, workers, threads, **setting
         from data_prep.vocabulary import read_vocabulary
         from fairseq_plugins.generation import fairseq_backend as module
         from fairseq_plugins.generation.models import ModelFolder
+
+        at_once = 1
 
         def make(decoding):
             # open_model has checked it for the process that asks
@@ -164,7 +169,10 @@ def load(*, started, backend, folder, beams, device, workers, threads, **setting
     found["load_seconds"] = time.perf_counter() - clock
     found["source_positions"] = loaded.source_positions
     found["compute_type"] = getattr(loaded, "compute_type", settings["compute_type"])
-    return Measured(loaded, decodings, found, workers, threads, use_threads)
+    return Measured(
+        loaded, decodings, found, at_once, {"batched": workers * threads, "alone": threads},
+        use_threads,
+    )  # fmt: skip
 
 
 def _keep_threads(number):
@@ -178,15 +186,15 @@ class Measured:
         backend: see ``CTranslate2Backend``.
         decodings: {mode: ``Decoding``}.
         found: what loading it told, a dictionary.
-        workers, threads: batches at once, threads for each.
-        use_threads: called with the number of threads before something is measured: of all
-            workers for batches, of one for a single sentence.
+        at_once: batches that the backend decodes at the same time.
+        threads: {"batched": threads of all of them, "alone": for a single sentence}.
+        use_threads: called with the number of threads before something is measured.
     """
 
-    def __init__(self, backend, decodings, found, workers, threads, use_threads):
+    def __init__(self, backend, decodings, found, at_once, threads, use_threads):
         self._decodings, self._found = decodings, found
         self._backends = {mode: backend.searching(how) for mode, how in decodings.items()}
-        self._workers, self._threads, self._use_threads = workers, threads, use_threads
+        self._at_once, self._threads, self._use_threads = at_once, threads, use_threads
         self._sentences = []
 
     def describe(self):
@@ -198,31 +206,32 @@ class Measured:
         self._sentences = sentences
 
     def batched(self, mode, numbers):
-        """Translate sentences in batches, again until ``LEAST_SECONDS`` have passed.
+        """Translate sentences in batches, all under way at once, and again if that is little.
 
         Returns:
             seconds; the number of sentences translated in them; pieces of the best
             translations, ends of sentence included, of one time.
         """
-        self._use_threads(self._workers * self._threads)
+        self._use_threads(self._threads["batched"])
         chosen = [self._sentences[number] for number in numbers]
         session = self._backends[mode].session(seed=0)
         done, clock = 0, time.perf_counter()
         while True:
+            batches = list(self._decodings[mode].batches(chosen))
+            times = math.ceil(LEAST_BATCHES * self._at_once / len(batches))
             waits = [
-                session.begin([chosen[index] for index in batch])
-                for batch in self._decodings[mode].batches(chosen)
+                session.begin([chosen[index] for index in batch]) for batch in times * batches
             ]
             translated = [hypotheses for wait in waits for hypotheses in wait()]
             done += len(translated)
             seconds = time.perf_counter() - clock
             if seconds >= LEAST_SECONDS:
                 break
-        return {"seconds": seconds, "sentences": done, "tokens": _pieces(translated)}
+        return {"seconds": seconds, "sentences": done, "tokens": _pieces(translated) // times}
 
     def one_by_one(self, mode, numbers):
         """Translate sentences one after another: seconds of each, and pieces as above."""
-        self._use_threads(self._threads)
+        self._use_threads(self._threads["alone"])
         session, seconds, translated = self._backends[mode].session(seed=0), [], []
         for number in numbers:
             clock = time.perf_counter()
@@ -232,7 +241,7 @@ class Measured:
 
     def first_token(self, mode, numbers):
         """Compute the first piece of greedy translations one after another: seconds of each."""
-        self._use_threads(self._threads)
+        self._use_threads(self._threads["alone"])
         seconds = []
         for number in numbers:
             clock = time.perf_counter()

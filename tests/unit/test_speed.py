@@ -29,7 +29,12 @@ from fairseq_plugins.evaluation.speed import (
     table,
     take_turns,
 )
-from fairseq_plugins.evaluation.speed_process import LEAST_SECONDS, Measured, answer
+from fairseq_plugins.evaluation.speed_process import (
+    LEAST_BATCHES,
+    LEAST_SECONDS,
+    Measured,
+    answer,
+)
 from fairseq_plugins.generation import backends
 from fairseq_plugins.generation.backends import Choice
 from fairseq_plugins.generation.decoding import Decoding, DecodingFailed, Hypothesis
@@ -245,7 +250,8 @@ def measured(monkeypatch):
     monkeypatch.setattr(speed_process, "time", clock)
     notes, threads = [], []
     decodings = {"beam": Decoding(4), "greedy": Decoding(1)}
-    found = Measured(Backend(notes), decodings, {"load_seconds": 1.0}, 3, 2, threads.append)
+    found = Measured(Backend(notes), decodings, {"load_seconds": 1.0}, 1,
+                     {"batched": 6, "alone": 2}, threads.append)  # fmt: skip
     found.take([["a"], ["b", "c"], ["d", "e", "f"]])
     return found, notes, threads
 
@@ -253,8 +259,20 @@ def measured(monkeypatch):
 def test_batches_are_translated_again_until_there_is_something_to_measure(measured):
     found, notes, threads = measured
     turn = found.batched("beam", [0, 2])
-    assert turn == {"seconds": pytest.approx(LEAST_SECONDS), "sentences": 8, "tokens": 6}
-    assert notes == [(4, 2)] * 4 and threads == [6]  # threads of all workers
+    # in four passes, for the clock, of four batches, for the workers
+    assert turn == {"seconds": pytest.approx(LEAST_SECONDS), "sentences": 32, "tokens": 6}
+    assert notes == [(4, 2)] * 16 and threads == [6]
+
+
+@pytest.mark.parametrize(("at_once", "batches"), [(1, 10), (2, 10), (3, 20), (16, 70)])
+def test_every_worker_gets_several_batches(measured, at_once, batches, monkeypatch):
+    found, notes, _ = measured
+    monkeypatch.setattr(speed_process, "LEAST_SECONDS", 0.0)
+    found._at_once = at_once
+    found.take([["a"] * 1024] * 10)  # each fills a batch
+    turn = found.batched("beam", range(10))
+    assert len(notes) == turn["sentences"] == batches >= LEAST_BATCHES * at_once
+    assert turn["tokens"] == 10 * 1025
 
 
 def test_one_by_one_no_two_sentences_are_under_way(measured):
