@@ -5,7 +5,8 @@ that slows down slows them all. The median of the rounds counts, the range is re
 first round on a few sentences warms up and does not count. Two ways to translate, each greedy
 and with --beam:
 
-  in batches   all sentences, --workers batches at once with --threads each
+  in batches   all sentences, --workers batches at once with --threads each; fairseq takes one
+               batch at a time, with all these threads
   one by one   the next sentence when the last is done, with --threads: milliseconds of a
                sentence, of which half the sentences take at most p50, 90 % p90 and 99 % p99; and
                to the first token, the encoder included (greedy, since a beam has no first
@@ -433,8 +434,8 @@ def many(models, workers, threads):
     on_cpu, cores = models[0].choice.device == "cpu", usable_cores()
     if on_cpu and workers * threads > cores:
         raise ValueError(
-            f"{workers} workers with {threads} threads each are more than the {cores} cores that "
-            f"this process may use, so the figures would say little; lower --workers or --threads"
+            f"--workers {workers} with --threads {threads} each are more than the {cores} cores "
+            f"that this process may use, so the figures would say little; take fewer"
         )
     return workers, threads
 
@@ -613,9 +614,12 @@ def _parser():
         f"for it, at least {FEWEST_BATCHED} in batches and {FEWEST_ONE_BY_ONE} one by one",
     )  # fmt: skip
     words.add_argument(
-        "--workers", type=int, metavar="N", help="batches at once; as many as there are cores"
+        "--workers", type=int, metavar="N",
+        help="batches at once; where it is not given, as many as the cores allow",
+    )  # fmt: skip
+    words.add_argument(
+        "--threads", type=int, metavar="N", help="for each worker; one where it is not given"
     )
-    words.add_argument("--threads", type=int, metavar="N", help="for each worker; 1")
     words.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="a GPU only where asked for"
     )
