@@ -1,9 +1,11 @@
 """Decoding through CTranslate2: a single transformer, fast on CPU and GPU."""
 
+import copy
+
 import ctranslate2
 
 from data_prep.manifest import manifest_path, read_json
-from fairseq_plugins.generation.decoding import DecodingFailed, Hypothesis
+from fairseq_plugins.generation.decoding import Decoding, DecodingFailed, Hypothesis
 
 DEFAULT_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 FAIRSEQ_POSITIONS = 1024  # fairseq's default, for models exported by others
@@ -39,6 +41,12 @@ class CTranslate2Backend:
         # samples are drawn by translators of their own, see session
         self._translator = None if decoding.sampling else self._load(self._workers)
 
+    def searching(self, decoding):
+        """The same model, loaded once, with another ``Decoding``, which must not be sampling."""
+        other = copy.copy(self)
+        other._decoding = decoding
+        return other
+
     def session(self, seed):
         """Where the batches of a shard go, in turn: an object with ``begin``.
 
@@ -54,6 +62,17 @@ class CTranslate2Backend:
         # any piece would be skipped
         self.begin(translator, [["<unk>"]])()
         return _Session(self, translator)
+
+    def first_piece(self, sentence):
+        """The first piece of the greedy translation of a piece list; no other is computed."""
+        session = self.searching(Decoding(beam=1, max_length=1)).session(seed=0)
+        ((hypothesis,),) = session.begin([sentence])()
+        return hypothesis.pieces[-1]  # after what is forced
+
+    @property
+    def compute_type(self):
+        """CTranslate2's name of the arithmetic that it took for "default"."""
+        return self._translator.compute_type
 
     def begin(self, translator, sentences):
         """Start on a batch of piece lists, the longest first; returns the function that waits.

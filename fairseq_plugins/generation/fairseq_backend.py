@@ -1,6 +1,7 @@
 """Decoding through fairseq: anything it can load, ensembles too, on CPU or GPU."""
 
 import contextlib
+import copy
 import functools
 import logging
 import math
@@ -42,14 +43,41 @@ class FairseqBackend:
         self.source_positions = positions["source"]
         self._target_positions = positions["target"]
         self._source, self._target = task.source_dictionary, task.target_dictionary
-        self._decoding, self._device = decoding, device
+        self._ensemble, self._device = ensemble, device
+        self._prepare(decoding)
+
+    def _prepare(self, decoding):
+        self._decoding = decoding
         self._generator = SequenceGenerator(
-            ensemble,
+            self._ensemble,
             self._target,
             **self._search(),
             unk_penalty=math.inf,  # as CTranslate2's disable_unk
             tokens_to_suppress=(self._target.bos_word,),
         )
+
+    def searching(self, decoding):
+        """The same networks, loaded once, with another ``Decoding``."""
+        other = copy.copy(self)
+        other._prepare(decoding)
+        return other
+
+    @torch.inference_mode()
+    def first_piece(self, sentence):
+        """The first piece of the greedy translation of a piece list; no other is computed.
+
+        fairseq's generator hands out whole translations only, so this is its first step.
+        """
+        network = self._generator.model
+        encoder_outs = network.forward_encoder(self._sample([sentence])["net_input"])
+        lprobs, _ = network.forward_decoder(
+            torch.tensor([[self._target.eos()]], device=self._device), encoder_outs,
+            [{} for _ in self._ensemble],
+        )  # fmt: skip
+        impossible = [self._target.index(self._target.bos_word), self._target.pad(),
+                      self._target.unk(), self._target.eos()]  # fmt: skip
+        lprobs[:, impossible] = -math.inf
+        return self._target[lprobs.argmax(dim=-1).item()]
 
     def _search(self):
         sampling = self._decoding.sampling
