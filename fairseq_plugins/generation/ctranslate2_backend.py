@@ -1,5 +1,7 @@
 """Decoding through CTranslate2: a single transformer, fast on CPU and GPU."""
 
+import copy
+
 import ctranslate2
 
 from data_prep.manifest import manifest_path, read_json
@@ -38,6 +40,12 @@ class CTranslate2Backend:
         self._suppressed = [[piece] for piece in suppressed]
         # samples are drawn by translators of their own, see session
         self._translator = None if decoding.sampling else self._load(self._workers)
+
+    def searching(self, decoding):
+        """The same model, loaded once, with another ``Decoding``, which must not be sampling."""
+        other = copy.copy(self)
+        other._decoding = decoding
+        return other
 
     def session(self, seed):
         """Where the batches of a shard go, in turn: an object with ``begin``.
