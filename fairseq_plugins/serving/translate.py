@@ -171,7 +171,7 @@ class Report:
                 continue
             self._bar.clear()
             what = {
-                TOO_LONG: f"{row.pieces:,} pieces, only the first {self._longest:,} are translated",
+                TOO_LONG: f"too long, only its first {self._longest:,} pieces are translated",
                 FAILED: "the decoder gave up, the translation is empty",
             }[row.what]
             more = "; no more lines are named" if self._counts[row.what] == NAMED_LINES else ""
@@ -233,6 +233,7 @@ def _serve(args):
         Model(name, about, Translator(folder, workers=workers, threads=threads, **args))
         for name, folder, about in found
     ]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end it in the same way
     serve(models, host, port, beam or DEFAULT_BEAM, browse, _say)
 
 
