@@ -79,6 +79,11 @@ async function translate() {
     text.focus();
     return;
   }
+  if (amount.classList.contains("over")) {
+    complain(`Not translated, there is ${amount.textContent}. Translate it in parts.`);
+    text.focus();
+    return;
+  }
   if (!form.reportValidity()) return;
   busy = true;
   button.setAttribute("aria-disabled", "true");
@@ -115,7 +120,7 @@ function show(answer) {
       `in ${number(total)} ms.`,
     // the cards are read out by name
     element("span", { className: "aside" },
-      ...answer.translations.map((found) => ` ${found.model}: ${found.text}.`)),
+      ...answer.translations.map((found) => ` ${found.model}: ${found.text} `)),
   );
 }
 
@@ -133,9 +138,11 @@ function line(found) {
 function part({ text: words, differs, missing }) {
   if (differs) return [element("mark", {}, words)];
   if (!missing) return [words];
-  const caret = element("span", { className: "missing", title: `left out here: ${missing}` },
-    element("span", { ariaHidden: "true" }, "\u2038"));
-  return [caret, words];
+  return [
+    element("span", { className: "missing", title: `left out: ${missing}`, ariaHidden: "true" }, "\u2038"),
+    element("span", { className: "aside" }, ` left out: ${missing} `),
+    words,
+  ];
 }
 
 function compared(found, first) {
@@ -147,13 +154,14 @@ function compared(found, first) {
 }
 
 function showTime(place, found, slowest, first) {
-  place.hidden = false;
-  place.querySelector(".bar div").style.setProperty("--share", String(found.milliseconds / slowest));
+  const bar = place.querySelector(".bar");
+  bar.hidden = false;
+  bar.firstElementChild.style.setProperty("--share", String(found.milliseconds / slowest));
+  place.querySelector(".speed").textContent =
+    `${number(found.milliseconds)} ms, ${number(found.pieces_per_second)} pieces/s`;
   const ratio = first.milliseconds / found.milliseconds;
   const than = ratio >= 1 ? `${number(ratio)} × as fast as` : `${number(1 / ratio)} × the time of`;
-  place.querySelector("p").textContent =
-    `${number(found.milliseconds)} ms, ${number(found.pieces_per_second)} pieces/s` +
-    (found === first ? "" : `, ${than} ${first.model}`);
+  place.querySelector(".ratio").textContent = found === first ? "" : `${than} ${first.model}`;
 }
 
 function showAlternatives(place, found, answer) {
@@ -164,9 +172,9 @@ function showAlternatives(place, found, answer) {
     element("ol", {}, ...one.candidates.map((candidate) =>
       element("li", {},
         element("span", { lang: answer.target_language ?? "", dir: "auto" }, candidate.text || "(empty)"),
-        " ", element("span", { className: "score" }, candidate.score.toFixed(2))))));
+        " ", element("span", { className: "score" }, candidate.score.toFixed(2).replace("-", "\u2212"))))));
   place.append(element("details", { open },
-    element("summary", {}, "Alternatives, with log-probability per piece"), ...lists));
+    element("summary", {}, "Alternatives, with scores"), ...lists));
 }
 
 form.addEventListener("submit", (event) => {

@@ -13,8 +13,10 @@ GENERAL = "general"
 def models_of_run(work, domain=None, say=lambda text: None):
     """(name, folder, label) of the run's teacher, its general student and its best student.
 
-    The teacher is the adapted one, else the general one; the best student of the domain is that
-    with the highest BLEU (beam) in scores/, or the last of the table while there are no scores.
+    The teacher is the adapted one, else the general one; the general student is the last of the
+    table, which learnt from the teacher where there is one that did; the best student of the
+    domain is that with the highest BLEU (beam) in scores/, or the last of the table while there
+    are no scores.
 
     Args:
         work: work folder of a recipe, with ``plan/DOMAIN.rows.tsv`` and ``exported/``.
@@ -41,7 +43,7 @@ def models_of_run(work, domain=None, say=lambda text: None):
     teachers = of("teacher", domain) or of("teacher", GENERAL)
     found = {
         "teacher": teachers[:1],
-        "general student": of("student", GENERAL)[:1],
+        "general student": of("student", GENERAL)[-1:],
         f"student of {domain}": _best(work, domain, of("student", domain), say),
     }
     missing = [what for what, rows in found.items() if not rows]
@@ -93,7 +95,8 @@ def _best(work, domain, students, say):
     if not scored:
         return students[-1:]
     bleu, best = max(scored, key=lambda pair: pair[0])
-    say(f"{_name(best)}: the best of {len(scored)} students of {domain}, BLEU {bleu:.1f}")
+    if len(scored) > 1:
+        say(f"{_name(best)} has the best BLEU of {len(scored)} students of {domain}: {bleu:.1f}")
     return [best]
 
 

@@ -25,6 +25,7 @@ import waitress
 from flask import Flask, Response, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
+from fairseq_plugins.generation.decoding import DecodingFailed
 from fairseq_plugins.serving.differences import differences
 from fairseq_plugins.serving.translator import TooSlow, Translator
 
@@ -193,7 +194,8 @@ def read_wish(data, models, default_beam):
 def _number(wish, name, default, most):
     value = wish.get(name, default)
     if type(value) is not int or not 1 <= value <= most:
-        raise Refused(400, f"{name} is a whole number from 1 to {most}, not {str(value)[:40]}")
+        shown = f", not {value}" if isinstance(value, (int, float)) else ""
+        raise Refused(400, f"{name} is a whole number from 1 to {most}{shown}")
     return value
 
 
@@ -221,9 +223,8 @@ def _models(names, models):
         raise Refused(400, "models is a list of names; leave it out to ask all")
     for name in names:
         if not isinstance(name, str) or name not in models:
-            raise Refused(
-                400, f"there is no model {str(name)[:80]!r}; there are {', '.join(models)}"
-            )
+            shown = f" {name[:80]!r}" if isinstance(name, str) else " of that name"
+            raise Refused(400, f"there is no model{shown}; there are {', '.join(models)}")
     return [models[name] for name in dict.fromkeys(names)]
 
 
@@ -242,6 +243,8 @@ def translate(wish, desk):
             ]
         except TooSlow:
             raise Refused(503, f"this takes longer than {SECONDS} s; send less text") from None
+        except DecodingFailed:
+            raise Refused(503, "the decoder gave up; send less text, or a smaller beam") from None
     source, target = wish.models[0].translator.languages
     return {
         "source_language": source,
@@ -323,8 +326,8 @@ def make_app(models, beam, names=("localhost",)):
     @app.errorhandler(HTTPException)
     def refuse_http(error):
         sentence = {
-            404: f"there is nothing here; see {request.host_url}api",
-            405: f"{request.method} does not work here; see {request.host_url}api",
+            404: "there is nothing here; see /api",
+            405: f"{request.method} does not work here; see /api",
             413: f"the request is too large; {MOST_CHARACTERS:,} characters are the most at once",
         }.get(error.code, error.description)
         return jsonify(error=sentence), error.code
@@ -424,10 +427,16 @@ def check_port(host, port):
 
 
 def _try(host, port):
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as trial:
+    family, address = _resolve(host, port)
+    with socket.socket(family) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         trial.bind(address)
+
+
+def _resolve(host, port):
+    """(family, address) of a name or number, the first one where there are several."""
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return family, address
 
 
 def _is_free(host, port):
@@ -440,8 +449,9 @@ def _is_free(host, port):
 
 def make_server(app, host, port):
     """waitress, listening; ``run`` answers, ``close`` ends it."""
+    _, (number, *_) = _resolve(host, port)
     return waitress.create_server(
-        app, host=host, port=port, threads=WAITING + 4, ident=None,
+        app, host=number, port=port, threads=WAITING + 4, ident=None,
         max_request_body_size=BUFFERED_BYTES, clear_untrusted_proxy_headers=True,
     )  # fmt: skip
 
@@ -468,8 +478,8 @@ def serve(models, host, port, beam, browse=False, say=lambda text: None):
     address = f"http://{shown}:{server.effective_port}/"
     if not is_loopback(host):
         say(
-            f"warning: --host {host} lets whoever reaches this machine use the models and read "
-            f"along on the way: there is no password and no encryption"
+            f"warning: --host {host} lets whoever reaches this machine use the models; there is "
+            f"no password, and texts travel unencrypted"
         )
     say(f"{', '.join(model.name for model in models)} at {address} (Ctrl-C stops)")
     if browse:

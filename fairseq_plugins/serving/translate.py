@@ -196,6 +196,8 @@ class _Stopped(BaseException):
 
 
 def _stop(number, frame):
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)  # the first one is enough
     raise _Stopped(number)
 
 

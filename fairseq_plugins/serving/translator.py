@@ -10,9 +10,9 @@ from pathlib import Path
 from data_prep.manifest import manifest_path, read_json
 from fairseq_plugins.generation.backends import choose, workers_and_threads
 from fairseq_plugins.generation.converted import open_exported
-from fairseq_plugins.generation.decoding import Decoding, longest_source
+from fairseq_plugins.generation.decoding import Decoding, DecodingFailed, longest_source
 from fairseq_plugins.generation.policies import Policies
-from fairseq_plugins.generation.teacher import TOO_LONG, Teacher, decode
+from fairseq_plugins.generation.teacher import FAILED, TOO_LONG, Teacher, decode
 
 
 class Translator:
@@ -67,6 +67,7 @@ class Translator:
 
         Raises:
             TooSlow: the deadline passed.
+            DecodingFailed: the decoder gave up on a line.
         """
         started = time.monotonic()
         shard = self.teacher(beam, n_best).shard(0, lines)
@@ -78,7 +79,9 @@ class Translator:
         if not shard.complete:
             raise TooSlow
         candidates, rows = Policies(on_fail="drop").settle(shard, 1, n_best)
-        cut = {row.line - 1: row.pieces for row in rows if row.what == TOO_LONG}
+        if any(row.what == FAILED for row in rows):
+            raise DecodingFailed
+        cut = {row.line - 1 for row in rows if row.what == TOO_LONG}
         return Translated(candidates, cut, time.monotonic() - started, shard.tokens)
 
 
@@ -88,13 +91,13 @@ class Translated:
 
     Attributes:
         candidates: of each line, a list of ``Candidate``, best first.
-        cut: {index of a line: its pieces} of those of which only the beginning was translated.
+        cut: set of the indices of the lines of which only the beginning was translated.
         seconds: text to text.
         pieces: of the best translations, ends of sentences included.
     """
 
     candidates: list
-    cut: dict
+    cut: set
     seconds: float
     pieces: int
 
