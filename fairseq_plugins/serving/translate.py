@@ -32,6 +32,7 @@ Models are EXPORTED folders (dad-export) or folders of CTranslate2's own convert
 OPUS-MT. Neither fairseq nor PyTorch is needed.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -100,16 +101,17 @@ def _filter(args):
         _say("type a line and press Enter; Ctrl-D ends")
     lines, out = Input(sys.stdin.fileno()), sys.stdout.buffer
     report = Report(lines, translator.longest, quiet)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    stop = _Stop()
     try:
         translated = translate_stream(
             lines, translator.teacher(beam, n_best), Policies(on_fail=on_fail), translator.workers
         )
         for candidates, rows in translated:
-            out.write(format_lines(report.lines_out, candidates, n_best, scores).encode("utf-8"))
-            out.flush()
-            report.note(candidates, rows)
+            text = format_lines(report.lines_out, candidates, n_best, scores)
+            with stop.later():
+                out.write(text.encode("utf-8"))
+                out.flush()
+                report.note(candidates, rows)
     except _Stopped as stopped:
         report.close()
         _say(f"stopped; {report}")
@@ -195,10 +197,29 @@ class _Stopped(BaseException):
     """SIGINT or SIGTERM; its number."""
 
 
-def _stop(number, frame):
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, signal.SIG_IGN)  # the first one is enough
-    raise _Stopped(number)
+class _Stop:
+    """From now on SIGINT and SIGTERM raise ``_Stopped``; a second one ends the process at once."""
+
+    def __init__(self):
+        self._writing, self._came = False, None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number, frame):
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_DFL)
+        self._came = number
+        if not self._writing:
+            raise _Stopped(number)
+
+    @contextlib.contextmanager
+    def later(self):
+        """What is written here is whole and counted: a signal waits for its end."""
+        self._writing = True
+        yield
+        self._writing = False
+        if self._came is not None:
+            raise _Stopped(self._came)
 
 
 def _say(text):
