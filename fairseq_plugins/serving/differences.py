@@ -16,7 +16,7 @@ def differences(text, other):
 
     ``{"text": t}`` is in both; ``{"text": t, "differs": True}`` is not in ``other`` at this place;
     ``{"text": "", "missing": m}``: here ``other`` goes on with ``m``. The texts of the parts
-    joined are ``text``.
+    joined are ``text``. Words that differ one after the other are one part.
     """
     words, others = _WORD.findall(text), _WORD.findall(other)
     parts = []
@@ -30,4 +30,17 @@ def differences(text, other):
         else:
             missing = "".join(others[other_start:other_end]).strip()
             parts.append({"text": part, "missing": missing} if missing else {"text": part})
-    return parts
+    return _joined(parts)
+
+
+def _joined(parts):
+    """The same with two different parts and the space between them as one."""
+    joined = []
+    for part in parts:
+        between = joined[-1:] == [{"text": " "}] and len(joined) > 1
+        if between and "differs" in part and "differs" in joined[-2]:
+            joined.pop()
+            joined[-1] = {"text": f"{joined[-1]['text']} {part['text']}", "differs": True}
+        else:
+            joined.append(part)
+    return joined

@@ -28,6 +28,10 @@ function number(value) {
   return value < 100 ? digits.format(value) : whole.format(value);
 }
 
+function duration(milliseconds) {
+  return milliseconds < 1000 ? `${number(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
+}
+
 function plural(count, thing) {
   return `${whole.format(count)} ${thing}${count === 1 ? "" : "s"}`;
 }
@@ -74,6 +78,7 @@ async function ask() {
 async function translate() {
   if (busy) return;
   complain("");
+  status.textContent = "";
   if (!text.value.trim()) {
     complain("Type some text first.");
     text.focus();
@@ -91,7 +96,6 @@ async function translate() {
   cards.forEach((card) => card.classList.add("stale"));
   try {
     show(await ask());
-    cards.forEach((card) => card.classList.remove("stale"));
   } catch (error) {
     status.textContent = "";
     const lost = error instanceof TypeError;
@@ -99,6 +103,7 @@ async function translate() {
       : `Not translated: ${error.message}.`);
   } finally {
     busy = false;
+    cards.forEach((card) => card.classList.remove("stale"));
     button.removeAttribute("aria-disabled");
   }
 }
@@ -117,7 +122,7 @@ function show(answer) {
   const total = answer.translations.reduce((sum, found) => sum + found.milliseconds, 0);
   status.replaceChildren(
     `${plural(answer.translations.length, "translation")} with beam ${answer.beam} ` +
-      `in ${number(total)} ms.`,
+      `in ${duration(total)}.`,
     // the cards are read out by name
     element("span", { className: "aside" },
       ...answer.translations.map((found) => ` ${found.model}: ${found.text} `)),
@@ -158,7 +163,7 @@ function showTime(place, found, slowest, first) {
   bar.hidden = false;
   bar.firstElementChild.style.setProperty("--share", String(found.milliseconds / slowest));
   place.querySelector(".speed").textContent =
-    `${number(found.milliseconds)} ms, ${number(found.pieces_per_second)} pieces/s`;
+    `${duration(found.milliseconds)}, ${number(found.pieces_per_second)} pieces/s`;
   const ratio = first.milliseconds / found.milliseconds;
   const than = ratio >= 1 ? `${number(ratio)} × as fast as` : `${number(1 / ratio)} × the time of`;
   place.querySelector(".ratio").textContent = found === first ? "" : `${than} ${first.model}`;

@@ -271,6 +271,8 @@ def test_the_parts_of_a_comparison_are_the_text_and_equal_texts_have_no_marks(te
      [{"text": "the "}, {"text": "black ", "differs": True}, {"text": "cat"}]),
     ("我爱猫", "我爱犬", [{"text": "我爱"}, {"text": "猫", "differs": True}]),
     ("cat.", "cat!", [{"text": "cat"}, {"text": ".", "differs": True}]),
+    ("a dog in it", "a cat on it",
+     [{"text": "a "}, {"text": "dog in", "differs": True}, {"text": " it"}]),
     ("", "cat", [{"text": "", "missing": "cat"}]),
     ("a  b", "a b", [{"text": "a"}, {"text": "  "}, {"text": "b"}]),
 ])  # fmt: skip
