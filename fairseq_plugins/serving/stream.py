@@ -52,7 +52,7 @@ class Input:
         taken = []
         while self._pending and len(taken) < SHARD_LINES and self.error is None:
             line = self._pending.popleft()
-            self._pending_bytes -= len(line)
+            self._pending_bytes -= len(line) + 1
             try:
                 taken.append(self._text(line))
             except UnicodeDecodeError as error:
@@ -69,7 +69,6 @@ class Input:
         return (
             self._end_of_file
             or self.error is not None
-            or len(self._pending) >= SHARD_LINES
             or self._pending_bytes >= PENDING_BYTES
         )
 
@@ -94,7 +93,7 @@ class Input:
 
     def _end_line(self):
         self._pending.append(bytes(self._begun))
-        self._pending_bytes += len(self._begun)
+        self._pending_bytes += len(self._begun) + 1  # empty lines take room, too
         self._begun.clear()
         self._inside = False
 
