@@ -50,40 +50,43 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-FILES = {
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-}
+FOLDER = Path(__file__).parent
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
+    '<rect width="16" height="16" rx="3" fill="#0b6e99"/>'
+    '<path d="M3 5.5h7M7.5 3 10 5.5 7.5 8M13 10.5H6M8.5 8 6 10.5 8.5 13" '
+    'fill="none" stroke="#fff" stroke-width="1.5"/></svg>'
+)
 
-API = f"""\
+API = """\
 POST /translate          Content-Type: application/json, in UTF-8
-  text     what to translate, a sentence a line: at most {MOST_CHARACTERS:,} characters, {MOST_LINES} lines
-  models   names of the models to ask, a list; left out: all. Here: {{names}}
-  beam     1 to {MOST_BEAM}, hypotheses kept at each step; left out: {{beam}}
-  nbest    1 to {MOST_BEST}, at most beam: translations of each line; left out: 1
+  text     what to translate, a sentence a line: at most {characters:,} characters, {lines} lines
+  models   names of the models to ask, a list; left out: all. Here: {names}
+  beam     1 to {most_beam}, hypotheses kept at each step; left out: {beam}
+  nbest    1 to {most_best}, at most beam: translations of each line; left out: 1
 
-Answer: {{{{"source_language", "target_language", "beam", "nbest", "translations": [...]}}}}, for each model
+Answer: {{"source_language", "target_language", "beam", "nbest", "translations"}},
+translations is a list with, for each model
   model              its name
   text               the translation, as many lines as the request's text
-  milliseconds       text to text, alone on the machine unless it does something else
+  milliseconds       text to text, while this service translates nothing else
   pieces, pieces_per_second   what was generated
   lines              for each line
     text             the best translation
     score            its log-probability per piece, in nats; 0 is certain
     cut              true: the line is too long, only its beginning was translated
-    candidates       nbest of {{{{"text", "score"}}}}, the best first
+    candidates       nbest of {{"text", "score"}}, the best first
     differences      to the first model's translation; null for the first model
 
-Errors have a status of 400 or more and {{{{"error": "a sentence"}}}}: 400 the request is wrong,
+Errors have a status of 400 or more and {{"error": "a sentence"}}: 400 the request is wrong,
 404 no such address, 413 too much text, 415 not application/json, 503 busy or too slow.
-At most {WAITING} requests wait for the one that is translated; an answer takes {SECONDS} s at most.
+At most {waiting} requests wait for the one that is translated; an answer takes {seconds} s at most.
 
-GET /health              {{{{"status": "ok", "models": [...], "waiting": 0}}}}
+GET /health              {{"status": "ok", "models": [...], "waiting": 0}}
 
 Example
-  curl {{address}}translate -H 'Content-Type: application/json' -d '{{{{"text": "..."}}}}'
-"""  # noqa: E501
+  curl {address}translate -H 'Content-Type: application/json' -d '{{"text": "..."}}'
+"""
 
 
 @dataclass(frozen=True)
@@ -301,8 +304,8 @@ def make_app(models, beam, names=("localhost",)):
     languages = _languages(models)
     if not 1 <= beam <= MOST_BEAM:
         raise ValueError(f"--beam is 1 to {MOST_BEAM} with --serve, not {beam}")
-    by_name, desk, folder = {model.name: model for model in models}, Desk(), Path(__file__).parent
-    app = Flask(__name__, static_folder=None, template_folder=str(folder))
+    by_name, desk = {model.name: model for model in models}, Desk()
+    app = Flask(__name__, static_folder=None, template_folder=str(FOLDER))
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
     app.json.sort_keys = False
     app.json.ensure_ascii = False
@@ -345,15 +348,25 @@ def make_app(models, beam, names=("localhost",)):
             most_characters=MOST_CHARACTERS, most_lines=MOST_LINES, most_best=MOST_BEST,
         )  # fmt: skip
 
-    for address, (name, kind) in FILES.items():
-        app.add_url_rule(
-            address, name,
-            lambda text=(folder / name).read_bytes(), kind=kind: Response(text, mimetype=kind),
-        )  # fmt: skip
+    @app.get("/page.css")
+    def style():
+        return Response((FOLDER / "page.css").read_bytes(), mimetype="text/css")
+
+    @app.get("/page.js")
+    def script():
+        return Response((FOLDER / "page.js").read_bytes(), mimetype="text/javascript")
+
+    @app.get("/icon.svg")
+    def icon():
+        return Response(ICON, mimetype="image/svg+xml")
 
     @app.get("/api")
     def api():
-        text = API.format(names=", ".join(by_name), beam=beam, address=request.host_url)
+        text = API.format(
+            names=", ".join(by_name), beam=beam, address=request.host_url, waiting=WAITING,
+            characters=MOST_CHARACTERS, lines=MOST_LINES, most_beam=MOST_BEAM, most_best=MOST_BEST,
+            seconds=SECONDS,
+        )  # fmt: skip
         return Response(text, mimetype="text/plain")
 
     @app.get("/health")

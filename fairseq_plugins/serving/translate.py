@@ -33,7 +33,6 @@ OPUS-MT. Neither fairseq nor PyTorch is needed.
 """
 
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -43,6 +42,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data_prep.command import bar_settings, parser, run
+from data_prep.processes import usable_cores
 from fairseq_plugins.generation.backends import COMPUTE_TYPES, DEVICES
 from fairseq_plugins.generation.converted import add_conventions
 from fairseq_plugins.generation.decoding import (
@@ -60,6 +60,7 @@ from fairseq_plugins.serving.translator import Translator
 PROG = "dad-translate"
 NAMED_LINES = 20  # of the lines that were cut; more are only counted
 HOST, PORT = "127.0.0.1", 8080
+MOST_THREADS = 4  # more do not make a single sentence faster
 SERVING = ("host", "port", "open", "run", "domain")
 AT_LEAST_ONE = ("beam", "max_source_pieces", "workers", "threads", "batch_tokens")
 FILTERING = ("n_best", "scores", "on_fail", "quiet")
@@ -247,15 +248,10 @@ def _serve(args):
         if names.count(name) > 1:
             raise ValueError(f"two models are called {name!r}; name them --model NAME=DIR")
     check_port(host, port)  # models take time to load
-    # sentences come one by one, and only one is translated at a time: all cores for it
-    workers = args.pop("workers") or 1
-    threads = args.pop("threads") or None
-    if threads is None and args["device"] != "cuda":
-        threads = max(1, len(os.sched_getaffinity(0)) // workers)
-    models = [
-        Model(name, about, Translator(folder, workers=workers, threads=threads, **args))
-        for name, folder, about in found
-    ]
+    # sentences come one by one, and one is translated at a time: several cores for it
+    args["workers"] = args["workers"] or 1
+    args["threads"] = args["threads"] or min(usable_cores(), MOST_THREADS)
+    models = [Model(name, about, Translator(folder, **args)) for name, folder, about in found]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end it in the same way
     serve(models, host, port, beam or DEFAULT_BEAM, browse, _say)
 
@@ -316,7 +312,8 @@ def _parser():
                        help="batches translated at once; unset: one for each usable core or GPU, "
                        "with --serve 1")  # fmt: skip
     speed.add_argument("--threads", type=int, metavar="N",
-                       help="for each worker; unset: 1, with --serve all cores")  # fmt: skip
+                       help="for each worker; unset: 1, with --serve one for each core, up to "
+                       f"{MOST_THREADS}")  # fmt: skip
     speed.add_argument("--batch-tokens", type=int, metavar="N",
                        help="most source pieces in a batch; unset: by device")  # fmt: skip
     add_conventions(words)
