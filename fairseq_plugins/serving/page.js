@@ -11,6 +11,7 @@ const status = document.getElementById("status");
 const problem = document.getElementById("error");
 const amount = document.getElementById("amount");
 const legend = document.getElementById("legend");
+const scores = document.getElementById("scores");
 const cards = [...document.querySelectorAll(".card")];
 const mostCharacters = Number(form.dataset.characters);
 const mostLines = Number(form.dataset.lines);
@@ -119,6 +120,7 @@ function show(answer) {
     showAlternatives(card.querySelector(".alternatives"), found, answer);
   }
   if (legend) legend.hidden = false;
+  scores.hidden = answer.nbest === 1;
   const total = answer.translations.reduce((sum, found) => sum + found.milliseconds, 0);
   status.replaceChildren(
     `${plural(answer.translations.length, "translation")} with beam ${answer.beam} ` +
