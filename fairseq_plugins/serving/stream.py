@@ -116,8 +116,8 @@ def translate_stream(lines, teacher, policies, workers):
         workers: batches that the teacher's backend decodes at the same time.
 
     Raises:
-        ValueError: a line is not UTF-8, or the decoder gave up on one and the policy is to stop;
-            all lines before it were yielded.
+        ValueError: a line is not UTF-8, and all lines before it were yielded; or the decoder gave
+            up on a line and the policy is to stop.
     """
     first_lines = deque()  # of the shards that were not yielded yet
     complete = {}  # {number: shard} of those among them that wait for one before them
@@ -126,12 +126,11 @@ def translate_stream(lines, teacher, policies, workers):
     def shards():
         nonlocal begun
         while True:
-            under_way = begun - done - len(complete)
-            if under_way and len(first_lines) >= SHARDS_AHEAD:
+            if len(first_lines) >= SHARDS_AHEAD:
                 yield None
                 continue
             number = lines.lines + 1
-            taken = lines.take(wait=not under_way)
+            taken = lines.take(wait=not first_lines)
             if taken:
                 first_lines.append(number)
                 begun += 1

@@ -288,6 +288,8 @@ def test_the_parts_of_a_comparison_are_the_text_and_equal_texts_have_no_marks(te
     ("cat.", "cat!", [{"text": "cat"}, {"text": ".", "differs": True}]),
     ("a dog in it", "a cat on it",
      [{"text": "a "}, {"text": "dog in", "differs": True}, {"text": " it"}]),
+    ("a x", "a, y", [{"text": "a"}, {"text": "", "missing": ","}, {"text": " "},
+                     {"text": "x", "differs": True}]),
     ("", "cat", [{"text": "", "missing": "cat"}]),
     ("a  b", "a b", [{"text": "a"}, {"text": "  "}, {"text": "b"}]),
 ])  # fmt: skip
