@@ -100,7 +100,9 @@ def _filter(args):
     translator = Translator(names[0], **args)
     if sys.stdin.isatty() and not quiet:
         _say("type a line and press Enter; Ctrl-D ends")
-    lines, out = Input(sys.stdin.fileno()), sys.stdout.buffer
+    lines = Input(sys.stdin.fileno())
+    # buffered even under PYTHONUNBUFFERED, where a signal would cut what is written
+    out = open(sys.stdout.fileno(), "wb", closefd=False)
     report = Report(lines, translator.longest, quiet)
     stop = _Stop()
     try:

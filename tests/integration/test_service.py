@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from fairseq_plugins.generation.ctranslate2_backend import CTranslate2Backend
 from fairseq_plugins.generation.decoding import DecodingFailed
 from fairseq_plugins.serving import service
 from fairseq_plugins.serving.service import Model, check_port, make_app, make_server, serve
@@ -186,6 +187,15 @@ def test_our_own_mistakes_are_told_to_the_terminal_alone(client, monkeypatch, ca
     assert "ZeroDivisionError" in capsys.readouterr().err
     monkeypatch.undo()
     assert ask(client, text="ba").status_code == 200
+
+
+def test_a_line_that_the_decoder_gives_up_on_is_no_empty_translation(models, monkeypatch):
+    def give_up(*args):
+        raise DecodingFailed("no memory")
+
+    monkeypatch.setattr(CTranslate2Backend, "begin", give_up)
+    with pytest.raises(DecodingFailed):
+        models[0].translator.translate(["ba be"], beam=3)
 
 
 def test_a_deadline_ends_a_translation_between_batches(models):

@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from data_prep.files import sha256
+from data_prep.manifest import read_manifest
 from data_prep.vocabulary import MODEL_FILE
+from fairseq_plugins.generation.ctranslate2_backend import CTranslate2Backend
+from fairseq_plugins.generation.decoding import DecodingFailed
 from fairseq_plugins.generation.generate import generate
 from fairseq_plugins.generation.nbest import read_nbest
 from fairseq_plugins.serving.translate import main
@@ -46,7 +49,7 @@ def handlers():
 
 
 @pytest.fixture
-def translate(monkeypatch, capsysbinary):
+def translate(monkeypatch, capfdbinary):
     """Runs the command: (exit status, bytes written, what was said)."""
 
     def call(*words, text=b""):
@@ -62,7 +65,7 @@ def translate(monkeypatch, capsysbinary):
             monkeypatch.setattr(sys, "stdin", stdin)
             with pytest.raises(SystemExit) as ended:
                 main()
-        written = capsysbinary.readouterr()
+        written = capfdbinary.readouterr()
         return ended.value.code or 0, written.out, written.err.decode()
 
     return call
@@ -165,6 +168,27 @@ def test_a_line_that_is_not_utf8_ends_the_work_after_the_lines_before_it(transla
     assert "2 lines in, 2 translated" in said
 
 
+def test_where_the_decoder_gives_up_it_stops_or_leaves_the_line_empty(translate, monkeypatch):
+    model, text = exported_models()[0], as_bytes(["ba be", "bi bo " * 40, "bo"])
+    _, whole, _ = translate("--model", model, text=text)
+    begin = CTranslate2Backend.begin
+
+    def give_up_on_long_lines(self, translator, sentences):
+        if len(sentences[0]) > 20:
+            raise DecodingFailed("no memory")
+        return begin(self, translator, sentences)
+
+    monkeypatch.setattr(CTranslate2Backend, "begin", give_up_on_long_lines)
+    status, out, said = translate("--model", model, text=text)
+    assert (status, out) == (1, b"")
+    assert "the decoder gave up on line 2" in said and "--on-fail drop" in said
+    status, out, said = translate("--model", model, "--on-fail", "drop", text=text)
+    first, _, last = whole.split(b"\n")[:-1]
+    assert (status, out) == (0, first + b"\n\n" + last + b"\n")
+    assert "line 2: the decoder gave up, the translation is empty" in said
+    assert "3 lines in, 3 translated (1 failed)" in said
+
+
 def test_no_input_gives_no_output(translate):
     status, out, said = translate("--model", exported_models()[0])
     assert (status, out) == (0, b"")
@@ -179,6 +203,7 @@ def test_no_input_gives_no_output(translate):
     (["--workers", 0], "--workers is 1 or more, not 0"),
     (["--max-source-pieces", 5000], "--max-source-pieces 5000 is more than the"),
     (["--model", "other"], "name one --model, not 2"),
+    (["--device", "cpu", "--compute-type", "float16"], "--compute-type float16 is for GPUs"),
     (["--port", 8081], "--port is for dad-translate with --serve"),
     (["--run", "work"], "--run is for dad-translate with --serve"),
     (["--serve", "--scores"], "--scores is for dad-translate without --serve"),
@@ -214,6 +239,9 @@ def test_a_model_that_others_converted_translates_too(translate, tmp_path):
     assert theirs[:2] == translate("--model", model, text=text)[:2]
     assert Translator(tmp_path).languages == (None, None)
     assert Translator(tmp_path).bytes == (tmp_path / "model.bin").stat().st_size
+    counts = read_manifest(model)["counts"]
+    ours = Translator(model)
+    assert (ours.bytes, ours.parameters) == (counts["bytes"], counts["parameters"])
 
 
 # -- alone ---------------------------------------------------------------------------------
