@@ -1,12 +1,12 @@
-"""Which backend decodes, on which device, in which arithmetic."""
+"""Which backend decodes, on which device, in which arithmetic.
+
+PyTorch is imported where a model is not exported, since it may be missing where one is.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from data_prep.processes import usable_cores
-from fairseq_plugins.checkpoints import load_checkpoint
 from fairseq_plugins.generation.models import EXPORTED_WEIGHTS
 
 BACKENDS = ("ctranslate2", "fairseq")
@@ -19,7 +19,7 @@ AS_SAVED = "default"  # CTranslate2's word for the type that a model was saved w
 class Choice:
     """A backend that can decode these models, not yet loaded.
 
-    ``exported`` is the folder that CTranslate2 loads, see :meth:`prepared`.
+    ``exported`` is the folder that CTranslate2 loads; None until :meth:`prepared` made it.
     """
 
     name: str
@@ -39,13 +39,11 @@ class Choice:
         Args:
             work: ``WorkFolder`` that this process is in; the conversion stays there.
         """
-        if self.name == "fairseq":
+        if self.name == "fairseq" or self.exported:
             return self
-        (model,) = self.models
-        if model.exported:
-            return replace(self, exported=model.path)
         from fairseq_plugins.export.conversion import convert
 
+        (model,) = self.models
         with work.converting() as folder:
             if not folder.exists():
                 convert(model, folder, "float32", trust=self.trust)
@@ -112,9 +110,9 @@ def choose(models, *, backend="auto", device="auto", compute_type=None, trust=Fa
         raise ValueError("CTranslate2 has no ensembles; decode several models with fairseq")
     if backend == "auto":
         backend = "ctranslate2" if exported or _convertible(models, trust) else "fairseq"
-        if device != "cpu" and not exported and torch.cuda.is_available() and not _gpus():
+        if device != "cpu" and not exported and _pytorch_finds_gpu() and not _gpus():
             backend = "fairseq"  # PyTorch reaches this GPU, CTranslate2's libraries do not
-    reachable = _gpus() if backend == "ctranslate2" else torch.cuda.is_available()
+    reachable = _gpus() if backend == "ctranslate2" else _pytorch_finds_gpu()
     if device == "cuda" and not reachable:
         raise ValueError(f"--device cuda: {backend} finds no GPU here; use --device cpu")
     if device == "auto":
@@ -125,7 +123,8 @@ def choose(models, *, backend="auto", device="auto", compute_type=None, trust=Fa
         raise ValueError(f"fairseq computes in float32 or float16, not {compute_type}")
     if device == "cpu" and "float16" in compute_type:
         raise ValueError(f"--compute-type {compute_type} is for GPUs; on CPU take float32 or int8")
-    return Choice(backend, device, compute_type, models, trust)
+    folder = models[0].path if exported else None
+    return Choice(backend, device, compute_type, models, trust, exported=folder)
 
 
 def workers_and_threads(choice, workers=None, threads=None):
@@ -149,6 +148,7 @@ def workers_and_threads(choice, workers=None, threads=None):
 def _convertible(models, trust):
     if len(models) > 1:
         return False
+    from fairseq_plugins.checkpoints import load_checkpoint
     from fairseq_plugins.export.conversion import check_convertible
 
     try:
@@ -156,6 +156,12 @@ def _convertible(models, trust):
     except ValueError:
         return False
     return True
+
+
+def _pytorch_finds_gpu():
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _gpus():

@@ -38,7 +38,7 @@ from pathlib import Path
 from data_prep.files import read_lines, sha256
 from data_prep.subwords import CODES_HEADER, PairCodes, SentencePieces, printable
 from data_prep.vocabulary import CODES_FILE, MODEL_FILE, VOCABULARY_FILE
-from fairseq_plugins.generation.models import EXPORTED_WEIGHTS
+from fairseq_plugins.generation.models import EXPORTED_WEIGHTS, WEIGHTS, open_model
 
 CONFIG = "config.json"
 FOR_EACH = (("source.spm", "target.spm"), ("source.bpe", "target.bpe"))
@@ -232,6 +232,59 @@ def open_converted(
         _source=source,
         _target=target,
     )  # fmt: skip
+
+
+def open_exported(path, **conventions):
+    """The model of an EXPORTED or a CONVERTED folder, for which PyTorch is not needed.
+
+    Args:
+        path: folder with ``model.bin``.
+        conventions: for a CONVERTED folder, see :func:`open_converted`; None: not given.
+
+    Returns:
+        ``ModelFolder`` or ``ConvertedModel``.
+
+    Raises:
+        FileNotFoundError, ValueError: see ``open_model`` and :func:`open_converted`.
+    """
+    path = Path(path)
+    given = {name: value for name, value in conventions.items() if value is not None}
+    if is_converted(path):
+        return open_converted(path, **given)
+    refuse_conventions(path, **given)
+    if (path / WEIGHTS).is_file() and not (path / EXPORTED_WEIGHTS).is_file():
+        raise ValueError(
+            f"{path} holds {WEIGHTS}, which needs fairseq; export it, and name what comes of it: "
+            f"dad-export --model {path} --out EXPORTED"
+        )
+    return open_model(path)
+
+
+def refuse_conventions(path, **given):
+    """Refuse what only :func:`open_converted` takes, for a folder that is none of its kind."""
+    for name in given:
+        raise ValueError(
+            f"--{name.replace('_', '-')} is for a folder that one of CTranslate2's converters "
+            f"made; {path} is not one"
+        )
+
+
+def add_conventions(words):
+    """The flags of every command that reads CONVERTED folders, as :func:`open_converted` takes."""
+    foreign = words.add_argument_group("a model that CTranslate2's own converters made")
+    for side in ("source", "target"):
+        foreign.add_argument(f"--{side}-subwords", metavar="FILE",
+                             help="SentencePiece model or subword-nmt codes, unless it lies beside "
+                             "model.bin under a usual name")  # fmt: skip
+    for flag, where in (("--source-prefix", "before every source line"),
+                        ("--source-suffix", "after every source line"),
+                        ("--target-prefix", "before every translation")):  # fmt: skip
+        foreign.add_argument(flag, metavar="TOKENS",
+                             help=f"pieces {where}, such as a language; unset: what can be "
+                             "found out")  # fmt: skip
+    for side in ("source", "target"):
+        foreign.add_argument(f"--{side}-positions", type=int, metavar="N",
+                             help="most pieces; unset: what the model has")  # fmt: skip
 
 
 # -- what lies in the folder ---------------------------------------------------------------

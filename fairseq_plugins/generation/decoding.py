@@ -5,6 +5,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
+DEFAULT_BEAM = 5
+MAX_SOURCE_PIECES = 250
+
 # Sentences of one class share a length limit, so the limit does not depend on who else is
 # in the batch. fairseq and CTranslate2 know one limit per batch only.
 LENGTH_CLASSES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -110,6 +113,48 @@ class Decoding:
             batch.append(index)
         if batch:
             yield batch
+
+
+def beam_for(wanted, n_best):
+    """The beam that was asked for, or one that finds ``n_best`` translations.
+
+    Raises:
+        ValueError: the beam finds fewer.
+    """
+    if wanted is None:
+        return max(DEFAULT_BEAM, n_best)
+    if wanted < n_best:
+        raise ValueError(
+            f"--beam {wanted} finds {wanted} translations, not the {n_best} of --n-best"
+        )
+    return wanted
+
+
+def longest_source(wanted, positions):
+    """Most pieces of a source line that are read: what was asked for, or 250 where they fit.
+
+    Args:
+        wanted: ``--max-source-pieces`` or None.
+        positions: of the model, end of sentence included.
+
+    Raises:
+        ValueError: the model cannot read so many.
+    """
+    limit = positions - 1  # one is for the end of sentence
+    if wanted is None:
+        return min(MAX_SOURCE_PIECES, limit)
+    if wanted > limit:
+        raise ValueError(
+            f"--max-source-pieces {wanted} is more than the {limit} the model can read"
+        )
+    return wanted
+
+
+def check_numbers(**numbers):
+    """Refuse settings below 1, by the names of their flags; None was not set."""
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is 1 or more, not {value}")
 
 
 def _shortest_alike(pieces):

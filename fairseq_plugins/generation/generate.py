@@ -43,8 +43,21 @@ from fairseq_plugins.generation.backends import (
     workers_and_threads,
 )
 from fairseq_plugins.generation.calibration import MOST_LINES, Speed, calibrate
-from fairseq_plugins.generation.converted import is_converted, open_converted
-from fairseq_plugins.generation.decoding import Decoding, Sampling
+from fairseq_plugins.generation.converted import (
+    add_conventions,
+    is_converted,
+    open_converted,
+    refuse_conventions,
+)
+from fairseq_plugins.generation.decoding import (
+    DEFAULT_BEAM,
+    MAX_SOURCE_PIECES,
+    Decoding,
+    Sampling,
+    beam_for,
+    check_numbers,
+    longest_source,
+)
 from fairseq_plugins.generation.job import TakenShard, make, open_job, say
 from fairseq_plugins.generation.models import check_ensemble, open_model
 from fairseq_plugins.generation.policies import CHOICES, Policies
@@ -53,8 +66,6 @@ from fairseq_plugins.generation.translations import read_translations
 
 PROG = "dad-generate"
 
-DEFAULT_BEAM = 5
-MAX_SOURCE_PIECES = 250
 SHARD_LINES = 2000
 ELSEWHERE = "translations"  # in place of a backend
 FOR_TRANSLATIONS = (
@@ -110,7 +121,7 @@ def generate(
     Raises:
         FileNotFoundError, FileExistsError, ValueError: see the message.
     """
-    _check_numbers(
+    check_numbers(
         beam=beam, n_best=n_best, max_length=max_length, max_source_pieces=max_source_pieces,
         batch_tokens=batch_tokens, shard_lines=shard_lines, workers=workers, threads=threads,
     )  # fmt: skip
@@ -187,7 +198,7 @@ def generate(
         decoder = chosen.load(resolved, **many)
         teacher = Teacher(
             codec, decoder, resolved, cut=on_long == "truncate",
-            longest=_longest_source(max_source_pieces, decoder.source_positions),
+            longest=longest_source(max_source_pieces, decoder.source_positions),
         )  # fmt: skip
         # a shard that is sampled keeps one worker busy, see CTranslate2Backend.session
         return LocalEngine(teacher, many["workers"], at_once=many["workers"] if sampling else 1)
@@ -218,7 +229,7 @@ class LocalEngine:
 def _ray_engine(choice, decoding, max_source_pieces, cut, threads, converted, address, workers):
     from fairseq_plugins.generation.ray_engine import Parcel, RayEngine  # Ray only when wanted
 
-    longest = _longest_source(max_source_pieces, choice.source_positions())
+    longest = longest_source(max_source_pieces, choice.source_positions())
     parcel = Parcel.pack(
         choice, converted, decoding=decoding, longest=longest, cut=cut, threads=threads
     )
@@ -242,7 +253,7 @@ def take_translations(
     Raises:
         FileNotFoundError, FileExistsError, ValueError: see the message.
     """
-    _check_numbers(n_best=n_best, shard_lines=shard_lines)
+    check_numbers(n_best=n_best, shard_lines=shard_lines)
     policies = Policies(on_empty=on_empty, on_fail=on_fail)
     job = open_job(source, out, references, policies, n_best, shard_lines)
     wishes = {**job.identity, "backend": ELSEWHERE, "translations": sha256(translations)}
@@ -289,12 +300,7 @@ def _open_models(models, trust, allow_unknown_vocabulary, converted):
         if len(models) > 1:
             raise ValueError("CTranslate2 has no ensembles; name one model")
         return [open_converted(models[0], **converted)]
-    if converted:
-        flag = next(iter(converted)).replace("_", "-")
-        raise ValueError(
-            f"--{flag} is for a folder that one of CTranslate2's converters made; {models[0]} "
-            f"is not one"
-        )
+    refuse_conventions(models[0], **converted)
     found = [open_model(path, trust, allow_unknown_vocabulary) for path in models]
     check_ensemble(found)
     return found
@@ -307,22 +313,7 @@ def _beam(beam, n_best, sampling):
         if sampling.top_k == 1 and n_best > 1:
             raise ValueError("--top-k 1 draws the same translation every time; leave out --n-best")
         return None
-    if beam is None:
-        return max(DEFAULT_BEAM, n_best)
-    if beam < n_best:
-        raise ValueError(f"--beam {beam} finds {beam} translations, not the {n_best} of --n-best")
-    return beam
-
-
-def _longest_source(wanted, positions):
-    limit = positions - 1  # one is for the end of sentence
-    if wanted is None:
-        return min(MAX_SOURCE_PIECES, limit)
-    if wanted > limit:
-        raise ValueError(
-            f"--max-source-pieces {wanted} is more than the {limit} the model can read"
-        )
-    return wanted
+    return beam_for(beam, n_best)
 
 
 def _sample(source, lines):
@@ -330,12 +321,6 @@ def _sample(source, lines):
     step = max(lines // MOST_LINES, 1)
     chosen = [line for line in itertools.islice(read_lines(source), 0, None, step)][:MOST_LINES]
     return [chosen[i] for start in range(7) for i in range(start, len(chosen), 7)]
-
-
-def _check_numbers(**numbers):
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is 1 or more, not {value}")
 
 
 def main():
@@ -496,20 +481,7 @@ def _parser():
         "--shard-lines", type=int, default=SHARD_LINES, metavar="N",
         help="lines that are kept or lost together when the run is killed",
     )  # fmt: skip
-    foreign = words.add_argument_group("a model that CTranslate2's own converters made")
-    for side in ("source", "target"):
-        foreign.add_argument(f"--{side}-subwords", metavar="FILE",
-                             help="SentencePiece model or subword-nmt codes, unless it lies beside "
-                             "model.bin under a usual name")  # fmt: skip
-    for flag, where in (("--source-prefix", "before every source line"),
-                        ("--source-suffix", "after every source line"),
-                        ("--target-prefix", "before every translation")):  # fmt: skip
-        foreign.add_argument(flag, metavar="TOKENS",
-                             help=f"pieces {where}, such as a language; unset: what can be "
-                             "found out")  # fmt: skip
-    for side in ("source", "target"):
-        foreign.add_argument(f"--{side}-positions", type=int, metavar="N",
-                             help="most pieces; unset: what the model has")  # fmt: skip
+    add_conventions(words)
     add_checkpoint_flags(words)
     return words
 

@@ -1,7 +1,8 @@
 """The folders that hold a model: what is in them, and whether it belongs together.
 
 MODEL folder: ``model.pt`` and the vocabulary (``dad-keep-weights`` makes it).
-EXPORTED folder: CTranslate2's ``model.bin`` and the vocabulary (``dad-export`` makes it).
+EXPORTED folder: CTranslate2's ``model.bin`` and the vocabulary (``dad-export`` makes it); opened
+without PyTorch, which may be missing where models are only used.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from pathlib import Path
 
 from data_prep.files import sha256
 from data_prep.vocabulary import VOCABULARY_FILE, Vocabulary, differences, read_vocabulary
-from fairseq_plugins.checkpoints import check_vocabulary, load_checkpoint, vocabulary_of
 
 WEIGHTS = "model.pt"
 EXPORTED_WEIGHTS = "model.bin"
@@ -89,6 +89,8 @@ def open_model(path, trust=False, allow_unknown_vocabulary=False):
     if exported:
         names = [name for name in EXPORTED_FILES if (path / name).is_file()]
     else:
+        from fairseq_plugins.checkpoints import check_vocabulary, load_checkpoint, vocabulary_of
+
         names = [WEIGHTS]
         checkpoint = load_checkpoint(path / WEIGHTS, trust=trust)
         check_vocabulary(
