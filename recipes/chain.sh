@@ -504,7 +504,7 @@ chain() {
       models+=("exported/$1")
     }
     row teacher/general "teacher" "general references"
-    row "teacher/$name" "adapted teacher" "then $name references"
+    row "teacher/$name" "adapted teacher" "general references, then $name references"
     if needs start references; then
       row "student/$size/references/general" "general student R" "general references"
     fi
