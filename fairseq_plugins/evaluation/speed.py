@@ -49,6 +49,7 @@ from data_prep.manifest import (
     write_manifest,
 )
 from data_prep.processes import usable_cores
+from data_prep.subwords import printable
 from fairseq_plugins.evaluation.speed_process import Translator
 
 PROG = "dad-speed"
@@ -121,7 +122,7 @@ def measure(
     _check_numbers(beam=beam, rounds=rounds, limit=limit, seconds=seconds, workers=workers,
                    threads=threads)  # fmt: skip
     workers, threads = many(models, workers, threads)
-    lines = [line.strip() for line in read_lines(source)]
+    lines = [printable(line).strip() for line in read_lines(source)]
     sentences = evenly(sorted(filter(None, lines), key=len), limit)
     if not sentences:
         raise ValueError(f"{source} has no sentences to translate")

@@ -213,6 +213,7 @@ def settings(folder):
 def test_a_process_that_was_killed_is_an_error_that_names_the_model(place):
     translator = Translator("my model", settings(place / "exported"))
     os.kill(translator._process.pid, signal.SIGKILL)
+    translator._process.wait()
     with pytest.raises(ValueError, match="my model: the process .* ended .by signal 9, perhaps"):
         translator.ask("memory")
     translator.close()

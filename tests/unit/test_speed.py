@@ -89,6 +89,15 @@ def test_a_plan_keeps_to_its_seconds(cost, rounds):
     assert len(plan.batched) > FEWEST_BATCHED and 25 < spent < 61
 
 
+def test_one_by_one_takes_half_of_the_seconds_at_most():
+    slow, quick = translators = [Rehearsed(0.05), Rehearsed(0.005)]
+    plan = Plan.of(translators, 3, 10_000, 60)
+    tasks = 3  # beam, greedy, first token
+    spent = sum(tasks * len(plan.one_by_one[each]) * each.seconds for each in translators)
+    assert 9 < spent < 10  # in a round
+    assert FEWEST_ONE_BY_ONE < len(plan.one_by_one[slow]) < len(plan.one_by_one[quick])
+
+
 def test_a_very_slow_model_takes_the_fewest_and_the_others_all_one_by_one():
     slow, quick = translators = [Rehearsed(10.0), Rehearsed(0.0001)]
     plan = Plan.of(translators, 3, 10_000, 60)
@@ -110,17 +119,17 @@ def test_all_models_do_the_same_before_any_does_the_next_and_each_comes_first_in
     notes = []
     translators = [Rehearsed(0.1, notes) for _ in range(3)]
     plan = Plan([5, 6], {each: [number] for number, each in enumerate(translators)})
-    turns = take_turns(translators, plan, rounds=4)
-    assert len(notes) == 4 * len(TASKS) * 3
+    turns = take_turns(translators, plan, rounds=5)
+    assert len(notes) == 5 * len(TASKS) * 3
     firsts = []
     for at in range(0, len(notes), 3):
         who, tasks, modes, _ = zip(*notes[at : at + 3], strict=True)
         assert set(who) == set(translators) and len({*zip(tasks, modes)}) == 1
         firsts.append(who[0])
-    assert [firsts[number * len(TASKS)] for number in range(4)] == [*translators, translators[0]]
+    assert firsts[:: len(TASKS)] == [*translators, *translators[:2]]
     for each, task, _, numbers in notes:
         assert numbers == ((5, 6) if task == "batched" else (translators.index(each),))
-    assert all(len(found) == 4 for each in translators for found in turns[each].values())
+    assert all(len(found) == 5 for each in translators for found in turns[each].values())
 
 
 def test_rotating_by_the_length_changes_nothing():
@@ -188,8 +197,10 @@ def test_the_table_fits_into_100_columns_and_has_every_figure():
     for figure in ("98,765", "1,234,568", "1.00", "4,321", "54,321", "12,396", "12,436", "12,445",
                    "12,596", "12,645", "1,234.56", "30.72", "1,234.6", "12.50", "9,876", "345",
                    "500 sentences", "2 batches at once", "1 thread each", "A processor, 2 cores",
-                   "3 rounds", "load average 0.5", "ctranslate2 int8_float16"):  # fmt: skip
+                   "3 rounds", "load average 0.5", "ctranslate2 int8_float16",
+                   "  9-sequence-risk/suttas\n"):  # fmt: skip
         assert figure in text, figure
+    assert "\n\n" not in text[text.index("Millions of parameters") :]
 
 
 def test_models_are_compared_with_the_first():
@@ -339,8 +350,10 @@ def test_more_threads_than_cores_are_refused_but_for_a_gpu(monkeypatch):
     for wishes in ((5, 1), (None, 5), (3, 2)):
         with pytest.raises(ValueError, match="more than the 4 cores"):
             many([on("cpu")], *wishes)
-    monkeypatch.setattr(backends, "_gpus", lambda: 1)
-    assert many([on("cuda")], None, 8) == (1, 8)
+    monkeypatch.setattr(backends, "_gpus", lambda: 2)
+    assert many([on("cuda")], None, 8) == (2, 8)
+    in_fairseq = speed.Found("other", None, Choice("fairseq", "cuda", "float16", [], False))
+    assert many([on("cuda"), in_fairseq], None, None) == (1, 1)
 
 
 @pytest.mark.parametrize("name", ["beam", "rounds", "limit", "seconds", "workers", "threads"])
@@ -365,7 +378,22 @@ def test_models_of_two_source_languages_and_one_named_twice_are_refused(monkeypa
     assert [model.name for model in speed.find_all(["a-de", "a-fr"], "cpu")] == ["a-de", "a-fr"]
 
 
-@pytest.mark.parametrize("text", [[], ["", "  "]])
+@pytest.mark.parametrize(("positions", "longest"), [(100, 99), (1024, 250)])
+def test_a_long_sentence_is_cut_to_what_the_model_reads_and_dad_generate_takes(positions, longest):
+    codec = types.SimpleNamespace(
+        encode_batch=lambda lines: [list(line) for line in lines],
+        cut=lambda pieces, longest: pieces[:longest],
+    )
+    folder = types.SimpleNamespace(codec=lambda: codec)
+    asked = []
+    translator = types.SimpleNamespace(
+        found={"source_positions": positions}, ask=lambda what, **given: asked.append(given)
+    )
+    speed.Found("model", folder, None).give(["ab", "c" * 999], translator)
+    assert asked == [{"sentences": [["a", "b"], ["c"] * longest]}]
+
+
+@pytest.mark.parametrize("text", [[], ["", "  ", "\a", "\0\u2028"]])
 def test_a_text_without_sentences_is_refused_before_a_model_is_loaded(text, tmp_path):
     source = write_text(tmp_path / "source", text)
     with pytest.raises(ValueError, match="source has no sentences to translate"):
