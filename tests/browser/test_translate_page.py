@@ -10,6 +10,7 @@ from fairseq_plugins.serving.service import Model, make_app, make_server
 from fairseq_plugins.serving.translator import Translator
 from tests.fixtures.exported import exported_models
 
+expect.set_options(timeout=30_000)  # on a busy machine, too
 NAMES = ("adapted teacher", "general student", "student 9")
 SCRIPT = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
 
