@@ -1,6 +1,7 @@
 """COMET scores by the command of an environment of its own; nothing of COMET is imported here."""
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ HELP = (
     "COMET needs an environment of its own: python -m venv comet && "
     "comet/bin/pip install unbabel-comet, then --comet-command comet/bin/comet-score"
 )
+NAME = "COMET"
 LAST_LINES = 5  # of what a command that failed has said
 
 
@@ -64,12 +66,14 @@ def score(test_set, systems, model, comet_score="comet-score", gpus=0):
     entries = {}
     for name, scores in zip(files, segments, strict=True):
         if len(scores) != lines:
-            raise ValueError(f"{found} scored {len(scores):,} of {lines:,} lines of {systems[name]}")
+            raise ValueError(
+                f"{found} scored {len(scores):,} of {lines:,} lines of {systems[name]}"
+            )
         entries[name] = {
             "score": round(sum(scores) / len(scores), 4),
             "model": model,
             "version": version,
-            "signature": f"model:{model}|version:{version}",
+            "signature": f"model:{re.sub('[|:]', '_', model)}|version:{version}",
         }
     return entries
 

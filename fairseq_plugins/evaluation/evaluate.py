@@ -57,8 +57,10 @@ def _main():
         help="text folder with train.TGT that the model may have seen; may be repeated. Named as a "
         "test set (or in the folder of one), terms of that test set are mined from it",
     )  # fmt: skip
-    parser.add_argument("--extract", type=int, default=0, metavar="N",
-                        help="pairs of each --train to ask for extractive memorisation")  # fmt: skip
+    parser.add_argument(
+        "--extract", type=int, default=0, metavar="N",
+        help="pairs of each --train to ask for extractive memorisation",
+    )  # fmt: skip
     parser.add_argument("--out", required=True, help="folder to make")
     args = parser.parse_args()
     tests = pairs(args.tests, "--test takes NAME=DIR")
@@ -174,7 +176,7 @@ def memorisation(model, folder, src_lang, tgt_lang, number, out):
 
 
 def _drawn(folder, src_lang, tgt_lang, number):
-    """So many pairs, each line as likely as any other (Vitter 1985, algorithm R); equal ones once."""
+    """So many pairs, each as likely as any other (Vitter 1985, algorithm R); equal ones once."""
     chance, drawn, count = random.Random(SEED), [], 0
     files = [find_text(folder, "train", lang) for lang in (src_lang, tgt_lang)]
     for _, source, target in read_bitext(*files):

@@ -301,7 +301,7 @@ def verbatim(line, facts):
 
 
 @_indicator("words in runs of training text", "words",
-            "n-gram overlap with training data, as McCoy et al. 2023", needs="training")  # fmt: skip
+            "n-gram overlap with training text, McCoy et al. 2023", needs="training")  # fmt: skip
 def training_runs(line, facts):
     """Share of the output's words that stand in runs of 8 words or more which the training text
     has and no reference has. Formulas of a domain are found, too."""

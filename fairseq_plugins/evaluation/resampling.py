@@ -15,6 +15,7 @@ from sacrebleu.significance import _compute_p_value, estimate_ci
 RESAMPLES = 1000  # of the bootstrap
 TRIALS = 10_000  # of approximate randomisation
 AT_ONCE = 4_000_000  # weights of sentences in memory
+BLOCK = 5_000  # sentences, at least, that are summed together
 
 
 class Rows:
@@ -33,7 +34,10 @@ class Rows:
         rows = np.asarray(rows)
         small = rows.astype(np.uint16)
         # TER's average length of several references is no whole number
-        self.batches.append(small if np.array_equal(small, rows) else rows.astype(np.float64))
+        rows = small if np.array_equal(small, rows) else rows.astype(np.float64)
+        if self.batches and len(self.batches[-1]) < BLOCK and self.batches[-1].dtype == rows.dtype:
+            rows = np.concatenate([self.batches.pop(), rows])
+        self.batches.append(rows)
 
     def __len__(self):
         return sum(map(len, self.batches))

@@ -18,12 +18,14 @@ Examples:
   # several test sets: folders with test.de and test.en; {test} stands for the test set's name
   dad-score --source-lang de --target-lang en \\
       --test medical=corpora/medical/text --test general=corpora/general/text \\
-      --system 'student=scores/student/{test}.beam.en' --system 'teacher=scores/teacher/{test}.beam.en' \\
+      --system 'student=scores/student/{test}.beam.en' \\
+      --system 'teacher=scores/teacher/{test}.beam.en' \\
       --train medical=corpora/medical/text --train general=corpora/general/text \\
       --baseline student --out scores.json --segments lines.tsv
 
-The table shows traits that a score hides, such as copied or repeated text and the recall of terms and
-rare words; --list-indicators defines each. They point to lines to read, which --segments lists.
+The table shows traits that a score hides, such as copied or repeated text and the recall of
+terms and rare words; --list-indicators defines each. They point to lines to read, which --segments
+lists.
 
 Several references: repeat --references; in a folder they are test.en, test.en.1, test.en.2 ...
 Files may end in .gz or .zst. Empty translations are legal, and counted.
@@ -31,7 +33,8 @@ Files may end in .gz or .zst. Empty translations are legal, and counted.
 COMET (--comet MODEL) needs an environment of its own, as unbabel-comet 2.2.7 asks for numpy < 2,
 protobuf < 5, transformers < 5 and torchmetrics < 0.11, which other packages here do not bear:
   python -m venv comet && comet/bin/pip install unbabel-comet
-  dad-score ... --source test.de --comet Unbabel/wmt22-comet-da --comet-command comet/bin/comet-score
+  dad-score ... --source test.de --comet Unbabel/wmt22-comet-da \\
+      --comet-command comet/bin/comet-score
 """
 
 import contextlib
@@ -42,6 +45,8 @@ import tempfile
 import textwrap
 import time
 from pathlib import Path
+
+from sacrebleu.metrics.base import Score
 
 from data_prep import command
 from data_prep.files import find_text, write_whole
@@ -84,16 +89,16 @@ def _parser():
     text = parser.add_argument_group("text")
     text.add_argument(
         "files", nargs="*", metavar="FILE",
-        help="translations, one a line; each file is a system. Without any, or as -, standard input",
+        help="translations, one a line; each file is a system. Without any, or -: standard input",
     )  # fmt: skip
     text.add_argument("--references", action="append", default=[], metavar="FILE",
                       help="untouched references, one a line; repeat it for several")  # fmt: skip
     text.add_argument("--source", metavar="FILE",
                       help="source text, one a line, for indicators that look at it")  # fmt: skip
-    text.add_argument("--target-lang", metavar="LANG", help="language of the translations, such as en")
+    text.add_argument("--target-lang", metavar="LANG", help="language of the translations, as en")
     text.add_argument("--source-lang", metavar="LANG", help="language of the source, with --test")
     text.add_argument("--test", dest="tests", action="append", default=[], metavar="NAME=DIR",
-                      help="test set: folder with test.TGT and test.SRC; may be repeated")  # fmt: skip
+                      help="test set: folder with test.TGT, test.SRC; may be repeated")  # fmt: skip
     text.add_argument("--system", dest="systems", action="append", default=[],
                       metavar="NAME=PATTERN", help="system by name: its file, {test} in it stands "
                       "for the test set; may be repeated")  # fmt: skip
@@ -103,7 +108,7 @@ def _parser():
     scores.add_argument("--chrf-word-order", type=int, default=0, metavar="N",
                         help="words in a row that chrF looks at; 2 is chrF++")  # fmt: skip
     scores.add_argument("-tok", "--tokenize", metavar="NAME",
-                        help="BLEU's tokeniser (default: sacreBLEU's for the language)")  # fmt: skip
+                        help="BLEU's tokeniser, if not sacreBLEU's for the language")  # fmt: skip
     scores.add_argument("-lc", "--lowercase", action="store_true", help="ignore case")
     scores.add_argument("--resamples", type=int, default=RESAMPLES, metavar="N",
                         help="of the bootstrap for intervals; 0 for none")  # fmt: skip
@@ -118,8 +123,8 @@ def _parser():
     traits.add_argument("--no-indicators", action="store_true", help="scores alone")
     traits.add_argument("--list-indicators", action="store_true",
                         help="print each with definition and source, and stop")  # fmt: skip
-    traits.add_argument("--terms", metavar="FILE", help="terms of the target language, one a line; or "
-                        "source term, tab, target term")  # fmt: skip
+    traits.add_argument("--terms", metavar="FILE", help="terms of the target language, one a line; "
+                        "or source term, tab, target term")  # fmt: skip
     traits.add_argument("--train", dest="trains", action="append", default=[], metavar="[NAME=]DIR",
                         help="folder with train.TGT that models may have seen, for rare words and "
                         "text taken verbatim; named as a test set, its terms are mined, too: words "
@@ -132,7 +137,7 @@ def _parser():
                         help="decimal places of text, json and --brief")  # fmt: skip
     output.add_argument("--out", metavar="FILE", help="also write everything to this JSON file")
     output.add_argument("--segments", metavar="FILE",
-                        help="also write scores and indicators of every line, tab-separated")  # fmt: skip
+                        help="also write scores and indicators of each line, as TSV")  # fmt: skip
     output.add_argument("--workers", type=int, default=1, metavar="N",
                         help="processes; pays from about 100,000 lines on")  # fmt: skip
     return parser
@@ -201,7 +206,7 @@ def _test_sets(args):
     if not args.target_lang:
         raise ValueError("--target-lang is missing: the language of the translations, such as en")
     if args.tests and (args.references or args.source):
-        raise ValueError("--test names folders; --references and --source are for a single test set")
+        raise ValueError("--test names folders, so --references and --source are not needed")
     if args.tests:
         return [
             TestSet(name, references_of(folder, args.target_lang),
@@ -256,7 +261,7 @@ def _settings(args, systems):
     if args.baseline is not None and args.baseline not in names:
         raise ValueError(f"--baseline {args.baseline!r} is no system; there are {', '.join(names)}")
     if args.baseline is not None and len(names) == 1:
-        raise ValueError(f"--baseline {args.baseline!r} is the only system; name one more to compare")
+        raise ValueError(f"--baseline {args.baseline!r} is the only system; name one more")
     if args.resamples < 0 or args.resamples == 1:
         raise ValueError(f"--resamples is 0 or at least 2, not {args.resamples}")
     if args.workers < 1:
@@ -300,7 +305,9 @@ def _score(args, tests, systems, settings, trains, stdin):
                                     write and write.of(test.name))  # fmt: skip
             for name, system in result["systems"].items():
                 if system["empty_lines"] == result["lines"]:
-                    raise ValueError(f"{files[name]} holds nothing but {result['lines']:,} empty lines")
+                    raise ValueError(
+                        f"{files[name]} holds nothing but {result['lines']:,} empty lines"
+                    )
             for name, path in files.items():
                 if path == str(stdin):
                     result["systems"][name]["file"] = STDIN
@@ -310,6 +317,8 @@ def _score(args, tests, systems, settings, trains, stdin):
                 found = comet.score(test, files, args.comet, args.comet_command, args.comet_gpus)
                 for name, entry in found.items():
                     result["systems"][name]["scores"]["comet"] = entry
+                    result["objects"][name]["comet"] = (Score(comet.NAME, entry["score"]),
+                                                        entry["signature"])  # fmt: skip
             results[test.name] = result
     return results
 

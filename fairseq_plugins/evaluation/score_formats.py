@@ -4,6 +4,7 @@ import json
 import textwrap
 from pathlib import PurePath
 
+from fairseq_plugins.evaluation import comet
 from fairseq_plugins.evaluation.indicators import INDICATORS
 
 WIDTH = 100  # columns
@@ -19,9 +20,10 @@ def lines_of(results, width, brief):
     for test_set, result in results.items():
         for system, objects in result["objects"].items():
             for found, signature in objects.values():
-                text = found.format(width, score_only=brief, signature=signature)
+                places = _places(found, width)
+                text = found.format(places, signature=signature)
                 if brief:
-                    text = f"{found.score:.{width}f}"
+                    text = f"{found.score:.{places}f}"
                 yield f"{test_set}\t{system}\t{text}" if several and not brief else text
 
 
@@ -32,8 +34,10 @@ def as_json(results, width):
     if not several:
         ((_, result),) = results.items()
         ((_, objects),) = result["objects"].items()
-        record = [json.loads(found.format(width, signature=signature, is_json=True))
-                  for found, signature in objects.values()]  # fmt: skip
+        record = [
+            json.loads(found.format(_places(found, width), signature=signature, is_json=True))
+            for found, signature in objects.values()
+        ]
         record = record if len(record) > 1 else record[0]
         return json.dumps(record, indent=1, ensure_ascii=False)
     record = []
@@ -43,7 +47,7 @@ def as_json(results, width):
             paired = result["systems"][system].get("paired", {})
             for metric, (found, signature) in objects.items():
                 one[found.name] = {
-                    "score": round(found.score, width),
+                    "score": round(found.score, _places(found, width)),
                     "p_value": paired.get(metric, {}).get("p_value"),
                     "mean": round(found._mean, width) if found._mean >= 0 else None,
                     "ci": round(found._ci, width) if found._mean >= 0 else None,
@@ -63,8 +67,8 @@ def table(results, settings):
         if any(system["indicators"] for system in result["systems"].values()):
             traits = [*_indicator_tables(result, names), ""]
             if any("[1]" in line for line in traits):
-                names = {name: f"[{number}] {short}"
-                         for number, (name, short) in enumerate(names.items(), start=1)}  # fmt: skip
+                names = {name: f"[{number}] {names[name]}"
+                         for number, name in enumerate(names, start=1)}  # fmt: skip
         lines += [
             f"{test_set}: {result['lines']:,} lines, "
             f"{references} reference{'s' if references > 1 else ''}",
@@ -94,9 +98,9 @@ def _scores(result, settings, names):
     rows = []
     for name, system in result["systems"].items():
         cells = []
-        for entry in system["scores"].values():
-            text = f"{entry['score']:.{4 if 'model' in entry else 1}f}"
-            cells.append(text + (f" ± {entry['interval']:.1f}" if "interval" in entry else ""))
+        for found, _ in result["objects"][name].values():
+            text = f"{found.score:.{_places(found, 1)}f}"
+            cells.append(text + (f" ± {found._ci:.1f}" if found._ci >= 0 else ""))
         mark = " (baseline)" if name == settings.baseline else ""
         rows.append([names[name] + mark, *cells])
         if "paired" in system:
@@ -106,13 +110,17 @@ def _scores(result, settings, names):
             rows.append([f"  {_empty(system['empty_lines'])}"])
     objects = next(iter(result["objects"].values()))
     heads = ["system", *(found.name for found, _ in objects.values())]
-    heads += ["COMET"] * (len(system["scores"]) - len(objects))
     return _aligned([heads, *(row + [""] * (len(heads) - len(row)) for row in rows)])
 
 
 def _difference(paired):
     star = "*" if paired["p_value"] < SIGNIFICANT else ""
     return f"{paired['difference']:+.1f}{star} (p {_p_value(paired['p_value'])})"
+
+
+def _places(found, width):
+    """Decimal places: COMET is between 0 and 1."""
+    return max(width, 4) if found.name == comet.NAME else width
 
 
 def _p_value(value):
@@ -199,6 +207,6 @@ def _notes(results, settings):
         )
     for test_set, result in results.items():
         if "terms" in result:
-            notes.append(f"{len(result['terms']):,} terms of {test_set} were mined from training text.")
+            notes.append(f"{len(result['terms']):,} terms of {test_set} were mined from --train.")
     text = textwrap.wrap(" ".join(notes), WIDTH, break_on_hyphens=False)
     return [*text, *(f"{found.name}|{signature}" for found, signature in objects.values())]

@@ -35,7 +35,7 @@ from fairseq_plugins.evaluation.resampling import (
     paired_test,
 )
 
-BATCH = 1000  # lines
+BATCH = 50  # lines; the n-grams of many more would not fit into a processor's cache
 
 
 class TestSet(NamedTuple):
@@ -167,8 +167,12 @@ class Scorer:
         self.first = first
         self.facts = facts
         self.segments = segments
-        has = {"source": has_source, "chrf": "chrf" in settings.metrics,
-               "terms": facts.terms is not None, "training": facts.training is not None}  # fmt: skip
+        has = {
+            "source": has_source,
+            "chrf": "chrf" in settings.metrics,
+            "terms": facts.terms is not None,
+            "training": facts.training is not None,
+        }
         found = available([what for what, there in has.items() if there])
         self.keys = [key for key in found if key != "same_output"] if settings.indicators else []
 
@@ -203,7 +207,7 @@ class Scorer:
             "counts": Counter(),
             "hashes": None,
         }
-        marks = [{} for _ in outputs]
+        marks = [{} for _ in outputs] if self.segments else itertools.repeat(None)
         if self.keys:
             lines = [Line(*both) for both in zip(sentences, outputs, strict=True)]
             if "chrf" in rows:
@@ -213,7 +217,7 @@ class Scorer:
             for key in self.keys:
                 function = INDICATORS[key].function
                 count = of = 0
-                for line, mark in zip(lines, marks, strict=True):
+                for line, mark in zip(lines, marks, strict=False):
                     one, other = function(line, self.facts)
                     count += one
                     of += other

@@ -78,7 +78,8 @@ def read_terms(path, has_source=True):
         *source, target = (" ".join(bare_words(part)) for part in line.split("\t"))
         if len(source) > 1 or not target or source == [""]:
             raise ValueError(
-                f"{path}, line {number}: a term, or a source term, a tab and its target, not {line!r}"
+                f"{path}, line {number}: a term, or a source term, a tab and its target, "
+                f"not {line!r}"
             )
         if source and not has_source:
             raise ValueError(
