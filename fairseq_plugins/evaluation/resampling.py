@@ -15,6 +15,7 @@ from sacrebleu.significance import _compute_p_value, estimate_ci
 RESAMPLES = 1000  # of the bootstrap
 TRIALS = 10_000  # of approximate randomisation
 AT_ONCE = 4_000_000  # weights of sentences in memory
+BITS = 1 << 16  # drawn together; numpy throws away what is left of 32
 BLOCK = 5_000  # sentences, at least, that are summed together
 
 
@@ -135,14 +136,26 @@ def _resampled(systems, number):
 
 def _exchanged(systems, number):
     """Statistics of so many pairs of corpora between which sentences were exchanged by chance."""
-    random, lines = _random(), len(systems[0])
+    lines = len(systems[0])
     one, other = systems
     both = one.sum() + other.sum()
+    coins = _coins(lines)
     for first in range(0, number, step := _step(lines)):
-        size = (min(step, number - first), lines)
-        chosen = random.integers(2, size=size, dtype=bool).astype(np.float32)
+        chosen = np.empty((min(step, number - first), lines), dtype=np.float32)
+        for row in chosen:
+            row[:] = next(coins)
         mixed = other.weighted(chosen) + one.weighted(1 - chosen)
         yield from zip(mixed, both - mixed, strict=True)
+
+
+def _coins(number):
+    """Yield rows of so many random bits, the same as of one large draw."""
+    random, left = _random(), np.empty(0, dtype=bool)
+    while True:
+        while len(left) < number:
+            left = np.concatenate([left, random.integers(2, size=BITS, dtype=bool)])
+        yield left[:number]
+        left = left[number:]
 
 
 def _step(lines):
