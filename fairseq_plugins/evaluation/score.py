@@ -170,13 +170,13 @@ def train_text(text, test_folders, tgt_lang):
 
     Without a name, it is that of the test set in the same folder, or the folder itself.
     """
-    name, _, folder = text.partition("=")
-    if not folder:
-        name, folder = "", text
+    name, equals, folder = text.partition("=")
+    if not equals:
+        folder = text
         same = [test for test, place in test_folders.items()
                 if Path(place).resolve() == Path(folder).resolve()]  # fmt: skip
         name = same[0] if same else folder
-    if not name:
+    if not name or not folder:
         raise ValueError(f"--train takes a folder or NAME=DIR, not {text!r}")
     return name, find_text(folder, "train", tgt_lang)
 
@@ -281,6 +281,11 @@ def _settings(args, systems):
         workers=args.workers,
     )
     for name in settings.metrics:
+        if name not in METRICS and Path(name).exists():
+            raise ValueError(
+                f"--metrics takes all words that follow, and {name!r} is a file; put files first, "
+                f"or -- between"
+            )
         settings.metric(name)  # is one of sacreBLEU's, before anything is read
     return settings
 
@@ -311,7 +316,7 @@ def _score(args, tests, systems, settings, trains, stdin):
             for name, path in files.items():
                 if path == str(stdin):
                     result["systems"][name]["file"] = STDIN
-            if settings.indicators and facts[test.name].terms and not args.terms:
+            if settings.indicators and facts[test.name].terms is not None and not args.terms:
                 result["terms"] = sorted(facts[test.name].terms.sources)
             if args.comet:
                 found = comet.score(test, files, args.comet, args.comet_command, args.comet_gpus)

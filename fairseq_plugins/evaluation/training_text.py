@@ -170,7 +170,7 @@ def gather_facts(tests, outputs, trains, terms, tgt_lang):
         if terms is None and name in counted and len(counted) > 1:
             rest = [count for other, count in counted.items() if other != name]
             mined = mine_terms(counted[name], sum(rest[1:], rest[0]))
-        facts[name] = Facts(mined or None, training)
+        facts[name] = Facts(mined, training)
     return facts
 
 

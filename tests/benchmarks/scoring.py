@@ -1,9 +1,9 @@
 """dad-score against calling sacreBLEU directly: lines per second, and peak memory.
 
 References are the lines of a file, over and over; translations are made of them by dropping and
-exchanging words, with a seed. Each side reads both files and computes BLEU and chrF, in a process of
-its own; the sides take turns, round by round. Seconds are counted from the opening of the files on,
-without imports; the peak is that of the process, libraries included, so bytes that a line adds
+exchanging words, with a seed. Each side reads both files and computes BLEU and chrF, in a process
+of its own; the sides take turns, round by round. Seconds are counted from the opening of the files
+on, without imports; the peak is that of the process, libraries included, so bytes that a line adds
 stand beside it. sacreBLEU keeps n-grams of all references in memory, so 1 M lines of 60
 characters are too many for it on a small machine, and its bootstrap needs 8 bytes for each line and
 resample: that is why the sides are compared without intervals.
@@ -12,7 +12,8 @@ The sides: `sacrebleu` is corpus_score of both metrics; `scores` is dad-score --
 --resamples 0; `all` is dad-score with intervals and the indicators that need no training text.
 
 Example:
-  python tests/benchmarks/scoring.py --text de-en/general/train.en.gz --lines 10000,100000 --more 1000000
+  python tests/benchmarks/scoring.py --text de-en/general/train.en.gz --lines 10000,100000 \\
+      --more 1000000
 """
 
 import argparse
@@ -66,7 +67,8 @@ def main():
                     seconds[side].append(found["seconds"])
                     peaks[side][lines] = max(peak, peaks[side].get(lines, 0))
                     scores = f"BLEU {found['bleu']:.2f}, chrF {found['chrf']:.2f}"
-                    print(f"{side:<10} {lines:>10,} lines: {lines / found['seconds']:8,.0f} lines/s, "
+                    speed = f"{lines / found['seconds']:8,.0f} lines/s"
+                    print(f"{side:<10} {lines:>10,} lines: {speed}, "
                           f"peak {peak / 2**20:8.1f} MiB, {scores}", flush=True)  # fmt: skip
             for side in sides[1:] if "sacrebleu" in sides else ():
                 ratios = [other / one
