@@ -56,7 +56,7 @@ def score(test_set, systems, model, comet_score="comet-score", gpus=0):
             said = "\n  ".join(done.stderr.strip().splitlines()[-LAST_LINES:]) or "nothing"
             raise ValueError(f"{found} ended with status {done.returncode}; it said:\n  {said}")
         try:
-            segments = [[line["COMET"] for line in lines_] for lines_ in _read(out, files)]
+            segments = [[line["COMET"] for line in system] for system in _read(out, files)]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{found} wrote something else than segments with COMET scores ({error!r}); "

@@ -36,7 +36,7 @@ class Rows:
         small = rows.astype(np.uint16)
         # TER's average length of several references is no whole number
         rows = small if np.array_equal(small, rows) else rows.astype(np.float64)
-        if self.batches and len(self.batches[-1]) < BLOCK and self.batches[-1].dtype == rows.dtype:
+        if self.batches and len(self.batches[-1]) < BLOCK:
             rows = np.concatenate([self.batches.pop(), rows])
         self.batches.append(rows)
 
@@ -110,7 +110,6 @@ def seed():
 def paired_signature(metric, kind):
     """Signature of a metric with what a paired test drew."""
     signature = metric.get_signature()
-    signature.update("bs", None)
     signature.update(kind, RESAMPLES if kind == "bs" else TRIALS)
     signature.update("seed", seed())
     return str(signature)
