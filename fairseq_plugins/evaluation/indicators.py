@@ -206,10 +206,7 @@ def oscillating(line, facts):
     """Share of lines that have some run of 4 words at least 2 times more often than the source
     (without one, the first reference) has its most frequent run: signs of an oscillatory
     hallucination. Finds refrains in verse, too."""
-    if len(line.words) < OSCILLATION_WORDS + OSCILLATION_MORE:
-        return 0, 1
-    top = _top(line.words)
-    return int(top > 1 and top - line.sentence.top >= OSCILLATION_MORE), 1
+    return int(_top(line.words) - line.sentence.top >= OSCILLATION_MORE), 1
 
 
 @_indicator("far from every reference", "lines",

@@ -56,7 +56,8 @@ class Rows:
         first, total = 0, 0
         for batch in self.batches:
             # whole numbers below 2 ** 24 are exact in float32, and sums of a batch stay below
-            part = weights[:, first : first + len(batch)] @ batch.astype(np.float32)
+            exact = np.float32 if batch.dtype == np.uint16 else np.float64
+            part = weights[:, first : first + len(batch)].astype(exact) @ batch.astype(exact)
             total = total + part.astype(np.float64)
             first += len(batch)
         return total
