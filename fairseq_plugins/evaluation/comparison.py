@@ -1,27 +1,26 @@
-"""Paired bootstrap of two systems on one test set, sacreBLEU's."""
-
-import logging
-
-from sacrebleu.significance import PairedTest
+"""Paired bootstrap of two systems on one test set."""
 
 from data_prep.files import read_lines
 from fairseq_plugins.evaluation.metrics import build_metric
+from fairseq_plugins.evaluation.resampling import (
+    Rows,
+    corpus_score,
+    paired_signature,
+    paired_test,
+)
 
-RESAMPLES = 1000
 
-logging.getLogger("sacrebleu").setLevel(logging.WARNING)  # it tells every step of the test
-
-
-def compare(new, old, references, tgt_lang):
-    """What system ``new`` gains over ``old`` in BLEU, and how likely that is chance.
+def compare(new, old, references, tgt_lang, name="bleu"):
+    """What system ``new`` gains over ``old``, and how likely that is chance.
 
     Args:
         new, old: files of translations of the same test set.
         references: file of untouched references.
         tgt_lang: language code of the text.
+        name: metric, see ``METRICS``.
 
     Returns:
-        {"difference": BLEU points, "p_value": of the paired bootstrap (Koehn 2004),
+        {"difference": points, "p_value": of the paired bootstrap (Koehn 2004),
         "signature": str}.
 
     Raises:
@@ -31,19 +30,14 @@ def compare(new, old, references, tgt_lang):
     if len({len(entry) for entry in lines.values()}) != 1:
         found = ", ".join(f"{path} {len(entry):,}" for path, entry in lines.items())
         raise ValueError(f"systems and references differ in their number of lines: {found}")
-    test = PairedTest(
-        [("old", lines[old]), ("new", lines[new])],
-        {"BLEU": build_metric("bleu", tgt_lang)},
-        [lines[references]],
-        test_type="bs",
-        n_samples=RESAMPLES,
+    metric = build_metric(name, tgt_lang)
+    before, after = (
+        Rows([metric._extract_corpus_statistics(lines[path], [lines[references]])])
+        for path in (old, new)
     )
-    signatures, scores = test()
-    before, after = scores["BLEU"]
-    # sacreBLEU counts differences above that observed, so none at all would look significant
-    p_value = 1.0 if after.score == before.score else float(after.p_value)
+    difference = corpus_score(metric, after).score - corpus_score(metric, before).score
     return {
-        "difference": round(after.score - before.score, 2),
-        "p_value": round(p_value, 4),
-        "signature": str(signatures["BLEU"]),
+        "difference": round(difference, 2),
+        "p_value": round(paired_test(metric, before, after), 4),
+        "signature": paired_signature(metric, "bs"),
     }

@@ -4,14 +4,10 @@ import sys
 import pytest
 
 from data_prep.manifest import read_json, write_json
-from fairseq_plugins.evaluation import score
-from fairseq_plugins.evaluation.comparison import compare
 from fairseq_plugins.evaluation.metrics import corpus_scores
-from fairseq_plugins.report import report
 from tests.fixtures.models import toy_lines, write_text
 
 REFERENCES = toy_lines(60, seed=1, longest=8)
-PERFECT = REFERENCES
 CLOSE = [line if number % 3 else line.replace("ba", "zz") for number, line in enumerate(REFERENCES)]
 POOR = [line[::-1] for line in REFERENCES]
 
@@ -87,32 +83,3 @@ def test_what_is_missing_is_named_and_nothing_is_left(scored, words, message):
     done = dad_report(scored, *words)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert not (scored / "report").exists() and not (scored / "report.part").exists()
-
-
-def test_a_system_against_itself_differs_by_nothing(scored):
-    output = scored / "scores/good/medical.beam.en"
-    result = compare(output, output, scored / "text/test.en", "en")
-    assert result["difference"] == 0 and result["p_value"] > report.NOISE
-
-
-def test_a_better_system_is_significantly_better(scored):
-    good, poor = (scored / "scores" / name / "medical.beam.en" for name in ("good", "poor"))
-    result = compare(good, poor, scored / "text/test.en", "en")
-    assert result["difference"] > 10 and result["p_value"] < report.NOISE
-    back = compare(poor, good, scored / "text/test.en", "en")
-    assert back["difference"] == -result["difference"]
-
-
-def test_systems_of_unequal_length_are_not_compared(scored):
-    write_text(scored / "short.en", CLOSE[:-1])
-    with pytest.raises(ValueError, match="differ in their number of lines"):
-        compare(scored / "short.en", scored / "scores/poor/medical.beam.en",
-                scored / "text/test.en", "en")  # fmt: skip
-
-
-def test_scoring_files_needs_a_hypothesis_for_every_reference(scored):
-    write_text(scored / "short.en", CLOSE[:-1])
-    with pytest.raises(ValueError, match="stop being parallel at line 60"):
-        score.score_files(scored / "short.en", scored / "text/test.en", "en")
-    perfect = write_text(scored / "perfect.en", PERFECT)
-    assert score.score_files(perfect, scored / "text/test.en", "en")["bleu"]["score"] == 100
