@@ -8,6 +8,7 @@ training, or of trainings that began with the same weights: others lie too far a
 
 import argparse
 import re
+import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -30,9 +31,11 @@ def choose_checkpoints(folder, wish, trust=False):
             the metric that fairseq chose by and wrote into their names.
         trust: unpickle whatever a checkpoint holds.
 
+    A short training may have fewer, which is said on stderr.
+
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it holds fewer; or ``wish`` is neither.
+        ValueError: it holds none; or ``wish`` is neither.
     """
     folder = Path(folder)
     which, _, number = wish.partition(":")
@@ -41,13 +44,15 @@ def choose_checkpoints(folder, wish, trust=False):
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}, the folder of the checkpoints, is missing")
     found = (_last if which == "last" else _best)(folder, trust)
-    if len(found) < int(number):
+    if not found:
         raise ValueError(
-            f"{folder} holds {len(found)} checkpoint(s) that --average {wish} could take: train "
-            f"with {_KEEP[which]} {number} (train.sh --average {wish}), or ask for fewer"
+            f"{folder} holds no checkpoint for --average {wish}: fairseq-train keeps them with "
+            f"{_KEEP[which]} {number}"
         )
-    chosen = found[: int(number)]
-    return [path for _, path in sorted(chosen, key=lambda entry: entry[0])]
+    if len(found) < int(number):
+        print(f"{folder} holds {len(found)} checkpoint(s) for --average {wish}; all are taken",
+              file=sys.stderr)  # fmt: skip
+    return [path for _, path in sorted(found[: int(number)])]
 
 
 def _last(folder, trust):
