@@ -24,6 +24,12 @@ Which --compute-type?
   float16        for GPUs: half the size
   float32        as it was trained; where int8 loses too much
 
+--shortlist learns from text which target pieces may translate which source pieces, and adds
+vmap.txt: the output layer then computes only those, which saves the more, the larger the vocabulary
+and the smaller the model. Name the text that the student learnt from, and --dev: what a shortlist
+forbids cannot come, and what may come depends a little on the other sentences of a batch.
+dad-generate and dad-translate use it where it is there.
+
 Examples:
   dad-export --model student/medical --out export/medical
   dad-export --model student/small/9/medical --out shipped/medical --domain medical \\
@@ -42,8 +48,9 @@ from data_prep.manifest import write_manifest
 from fairseq_plugins.checkpoints import load_checkpoint
 from fairseq_plugins.export import card as model_card
 from fairseq_plugins.export import parity
-from fairseq_plugins.export.conversion import COMPUTE_TYPES, write_converted
+from fairseq_plugins.export.conversion import COMPUTE_TYPES, size_of, write_converted
 from fairseq_plugins.export.safe_weights import SAFE_WEIGHTS, write_safetensors
+from fairseq_plugins.export.shortlist import FREQUENT, LIKELY, write_shortlist
 from fairseq_plugins.export.weights import add_checkpoint_flags, weights_only_state
 from fairseq_plugins.generation.models import EXPORTED_WEIGHTS, open_model
 
@@ -52,7 +59,8 @@ PROG = "dad-export"
 
 def export(
     model, out, compute_type="int8", *, dev=None, dev_lines=parity.DEV_LINES, beam=5,
-    max_loss=parity.MAX_LOSS, device=None, safetensors=False, about=None,
+    max_loss=parity.MAX_LOSS, device=None, safetensors=False, shortlist=(),
+    shortlist_likely=LIKELY, shortlist_frequent=FREQUENT, about=None,
     trust=False, allow_unknown_vocabulary=False, replace=False,
 ):  # fmt: skip
     """Make EXPORTED folder ``out`` from MODEL folder ``model``; return its manifest's counts.
@@ -64,6 +72,8 @@ def export(
         dev_lines, beam, device: see ``parity.measure``.
         max_loss: most BLEU that the export may lose there.
         safetensors: add ``model.safetensors``.
+        shortlist: text folders to learn a shortlist from; none: no shortlist.
+        shortlist_likely, shortlist_frequent: see ``shortlist.write_shortlist``.
         about: dictionary of what ``card.collect`` may be told: name, domain, licence, texts,
             licences, scores, speed, speed_row.
         trust: unpickle whatever a checkpoint holds.
@@ -84,6 +94,11 @@ def export(
         raise ValueError(f"{model} is an exported model already; name the folder with model.pt")
     with write_whole_folder(out, replace=replace) as part:
         counts, settings = write_converted(found, part, compute_type, trust=trust)
+        if shortlist:
+            settings["shortlist"] = write_shortlist(
+                part, shortlist, found.vocabulary, shortlist_likely, shortlist_frequent
+            )
+            counts["bytes"] = size_of(part)
 
         def finish():
             write_manifest(
@@ -136,7 +151,9 @@ def _main():
         args.model, args.out, args.compute_type,
         dev=args.dev, dev_lines=args.dev_lines, beam=args.beam, max_loss=args.max_loss,
         device=None if args.device == "auto" else args.device,
-        safetensors=args.safetensors, about=about,
+        safetensors=args.safetensors, shortlist=args.shortlist,
+        shortlist_likely=args.shortlist_likely, shortlist_frequent=args.shortlist_frequent,
+        about=about,
         trust=args.trust_checkpoint,
         allow_unknown_vocabulary=args.allow_unknown_vocabulary,
         replace=args.overwrite,
@@ -173,6 +190,14 @@ def _arguments():
                        "dad-keep-weights makes a MODEL folder of it again")  # fmt: skip
     words.add_argument("--overwrite", action="store_true", help="replace an existing folder")
     add_checkpoint_flags(words)
+
+    fast = words.add_argument_group("shortlist, see above")
+    fast.add_argument("--shortlist", action="append", default=[], metavar="DIR",
+                      help="text folder with train.SRC and train.TGT; may be repeated")  # fmt: skip
+    fast.add_argument("--shortlist-likely", type=int, default=LIKELY, metavar="N",
+                      help="target pieces for each source piece")  # fmt: skip
+    fast.add_argument("--shortlist-frequent", type=int, default=FREQUENT, metavar="N",
+                      help="most frequent target pieces, which are always allowed")  # fmt: skip
 
     check = words.add_argument_group("comparing with fairseq on text")
     check.add_argument("--dev", metavar="DIR", help="text folder with dev.SRC and dev.TGT")

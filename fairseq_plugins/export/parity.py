@@ -3,6 +3,9 @@
 Rounding weights to int8 costs little, but how little depends on the model, and a fault of the
 conversion may cost anything. So lines of the dev set are decoded by fairseq in float32 and by the
 exported model, greedy and with the same beam, and both are scored against the references.
+
+With a shortlist a batch may use what the source pieces of all its sentences allow, so the exported
+model gets one sentence at a time here: no batch can be worse off.
 """
 
 import math
@@ -10,6 +13,7 @@ from pathlib import Path
 
 from data_prep.files import find_text, read_bitext, write_whole
 from fairseq_plugins.evaluation.metrics import corpus_scores
+from fairseq_plugins.generation.ctranslate2_backend import has_shortlist
 from fairseq_plugins.generation.generate import generate
 
 DEV_LINES = 500
@@ -91,12 +95,12 @@ def measure(model, exported, dev, folder, *, lines=DEV_LINES, beam=5, device=Non
     source, references, total = sample_dev(dev, model.vocabulary, folder, lines)
     record = {"lines": len(references), "of": total, "beam_size": beam}
     tgt_lang = model.vocabulary.target_lang
-    searches = {"beam": beam, "greedy": 1}
-    for search, size in searches.items():
+    alone = {"batch_tokens": 1} if has_shortlist(exported) else {}
+    for search, size in (("beam", beam), ("greedy", 1)):
         entry, translations = {}, {}
         for name, path, how in (
             ("fairseq", model.path, {"backend": "fairseq", "compute_type": "float32"}),
-            ("exported", exported, {}),
+            ("exported", exported, alone),
         ):
             out = folder / f"{name}.{search}.{tgt_lang}"
             manifest = generate(

@@ -22,7 +22,6 @@ SUFFIX = ".safetensors"
 SAFE_WEIGHTS = "model" + SUFFIX
 METADATA = "distill-adapt-distill"
 FORMAT = "fairseq transformer, 1"
-_NAMESPACE = "argparse.Namespace"
 
 
 def write_safetensors(path, state):
@@ -65,7 +64,7 @@ def read_safetensors(path):
             kept = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from None
-    record = _namespaces(json.loads(text)) if text else {}
+    record = _restored(json.loads(text)) if text else {}
     if record.get("format") != FORMAT:
         raise ValueError(
             f"{path} holds weights, but not those of a model that dad-export wrote: its metadata "
@@ -80,22 +79,25 @@ def read_safetensors(path):
 
 
 def _plain(value):
-    """The same with namespaces as dictionaries of one entry, for JSON."""
+    """The same for JSON, where a namespace or tuple is an object whose only name is its type."""
     if isinstance(value, argparse.Namespace):
-        return {_NAMESPACE: _plain(vars(value))}
+        return {"argparse.Namespace": _plain(vars(value))}
+    if isinstance(value, tuple):
+        return {"tuple": [_plain(inner) for inner in value]}
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return [_plain(inner) for inner in value]
     return value
 
 
-def _namespaces(value):
+def _restored(value):
+    """What :func:`_plain` was given."""
     if isinstance(value, dict):
-        inner = {key: _namespaces(entry) for key, entry in value.items()}
-        if inner.keys() == {_NAMESPACE}:
-            return argparse.Namespace(**inner[_NAMESPACE])
-        return inner
+        inner = {key: _restored(entry) for key, entry in value.items()}
+        if inner.keys() == {"argparse.Namespace"}:
+            return argparse.Namespace(**inner["argparse.Namespace"])
+        return tuple(inner["tuple"]) if inner.keys() == {"tuple"} else inner
     if isinstance(value, list):
-        return [_namespaces(entry) for entry in value]
+        return [_restored(entry) for entry in value]
     return value

@@ -14,7 +14,7 @@ from fairseq_plugins.checkpoints import check_vocabulary, load_checkpoint, vocab
 WEIGHTS = "model.pt"
 EXPORTED_WEIGHTS = "model.bin"
 EXPORTED_FILES = (EXPORTED_WEIGHTS, "config.json", "shared_vocabulary.json",
-                  "source_vocabulary.json", "target_vocabulary.json")  # fmt: skip
+                  "source_vocabulary.json", "target_vocabulary.json", "vmap.txt")  # fmt: skip
 
 
 class Codec:
