@@ -296,7 +296,8 @@ def _same_model(name, known_as):
 def write_card(folder, card):
     """Write ``README.md`` and ``card.json`` into an exported folder."""
     write_json(folder / DATA, card)
-    (folder / CARD).write_text(render(card, EXAMPLES.get(card["source_lang"], "...")), encoding="utf-8", newline="\n")
+    text = render(card, EXAMPLES.get(card["source_lang"], "..."))
+    (folder / CARD).write_text(text, encoding="utf-8", newline="\n")
 
 
 def render(card, example="..."):

@@ -147,7 +147,7 @@ def test_a_sample_is_spread_evenly(place, tmp_path):
 @pytest.mark.parametrize(
     "files, flags, message",
     [
-        ({"dev.fr": ["a"], "dev.en": ["a"]}, {}, "dev.de is missing.*the folder has dev.en, dev.fr"),
+        ({"dev.fr": ["a"], "dev.en": ["a"]}, {}, "dev.de is missing.*folder has dev.en, dev.fr"),
         ({}, {}, r"it has no dev.\*"),
         ({"dev.de": [], "dev.en": []}, {}, "dev.de has no lines"),
         ({"dev.de": ["a", "b"], "dev.en": ["a"]}, {}, "stop being parallel at line 2"),
@@ -316,8 +316,9 @@ def test_checkpoints_are_averaged_by_name_or_by_choice(
 ):
     one, two = (checkpoints / f"checkpoint{number}.pt" for number in (1, 2))
     kept = []
-    for number, words in enumerate((["--checkpoint", one, "--checkpoint", two],
-                                    ["--checkpoints", checkpoints, "--average", "last:2"])):  # fmt: skip
+    ways = (["--checkpoint", one, "--checkpoint", two],
+            ["--checkpoints", checkpoints, "--average", "last:2"])  # fmt: skip
+    for number, words in enumerate(ways):
         out = tmp_path / str(number)
         status, said = run(monkeypatch, capsys, weights.main, "dad-keep-weights", *words,
                            "--vocabulary", place / "vocabulary", "--out", out)  # fmt: skip

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from fairseq_plugins.checkpoints import load_checkpoint, mend_last_checkpoint
+from fairseq_plugins.checkpoints import mend_last_checkpoint
 from fairseq_plugins.export.average import average, choose_checkpoints
 
 METRIC = {"best_checkpoint_metric": "bleu_greedy", "maximize_best_checkpoint_metric": True}

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from data_prep.files import count_lines
 from data_prep.manifest import write_json
 from fairseq_plugins.export import card as module
 from fairseq_plugins.export.card import (
@@ -195,9 +197,11 @@ def test_what_is_known_is_told():
         "| EMEA | train | see its page | 1000 | Tiedemann 2012 | <https://example.org/a_b> <",
         "| medical | 500 | BLEU | 21.5 ± 1.0 | 21.5 ± 1.0 |", "| medical | 500 | chrF | 48.0",
         "- BLEU: `nrefs:1|case:mixed|tok:13a|version:2.6.0`", "@inproceedings{tiedemann,",
-        "On A processor (cpu, 2 × 1 threads), 500 sentences", "| sentences/s, in batches |  | 4,081",
+        "On A processor (cpu, 2 × 1 threads), 500 sentences",
+        "| sentences/s, in batches |  | 4,081",
         "| ms for a sentence, half of them |  | 1.2 |", "| memory at most | 90 MB |  |",
-        "Yes, within 0.50 BLEU: 250 of 300 lines", "computed as int8\\_float32 on cpu", "| 93.2 % |",
+        "Yes, within 0.50 BLEU: 250 of 300 lines", "computed as int8\\_float32 on cpu",
+        "| 93.2 % |",
         "without the shortlist",
     ):  # fmt: skip
         assert words in text
@@ -274,6 +278,16 @@ def test_licences_are_found_through_the_folders_that_a_text_was_made_of(tmp_path
     rows, references = _licences([raw / "licences.tsv", raw / "licences.tsv"])
     assert [row["id"] for row in rows] == ["EMEA"] and references == "@x{y}"
     assert _licences_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["general", "suttas"])
+def test_the_quickstarts_data_say_what_they_are(name):
+    data = Path(__file__).resolve().parents[2] / "recipes" / "quickstart" / "data" / name
+    rows, _ = _licences([data / "licences.tsv"])
+    assert {row["role"]: int(row["lines"]) for row in rows} == {
+        split: count_lines(data / f"{split}.de.gz") for split in ("train", "dev", "test")
+    }
+    assert all(row["licence"].startswith("CC") for row in rows)
 
 
 @pytest.mark.parametrize(

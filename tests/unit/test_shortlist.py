@@ -27,7 +27,7 @@ def pairs_of(number, seed=1, extra=()):
 
 def test_the_likeliest_translation_is_the_right_one():
     found = likely_translations(pairs_of(400), SIZE, SIZE)
-    assert [list(numbers[:1]) for numbers in found[: SIZE - 5]] == [[n + 1] for n in range(SIZE - 5)]
+    assert [numbers[0] for numbers in found[: SIZE - 5]] == [n + 1 for n in range(SIZE - 5)]
     assert all(len(numbers) == 0 for numbers in found[SIZE - 5 :])  # did not occur
 
 
