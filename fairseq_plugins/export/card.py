@@ -228,8 +228,8 @@ def _scores(place, counts, weights):
     if decoded and not decoded & set(weights.values()):
         raise ValueError(
             f"{path} holds scores of other weights ({record.get('model')}) than those that are "
-            f"exported; score the same model, exported with the same --compute-type: "
-            f"dad-evaluate --model"
+            f"exported; take the scores (dad-evaluate) of this model, exported with the same "
+            f"--compute-type"
         )
     theirs = record.get("counts", {})
     for key in ("parameters", "embedding_parameters"):
@@ -276,9 +276,10 @@ def _speed(path, row, known_as):
             f"{path} {problem} {row or known_as[0]}; name one of them with --speed-row: "
             f"{', '.join(models)}"
         )
-    machine = ("device", "processor", "cores", "workers", "threads_per_worker", "beam",
-               "sentences")  # fmt: skip
-    return {**{key: record.get(key) for key in machine}, **models[found[0]]}
+    machine = ("device", "processor", "cores", "workers", "threads_per_worker", "sentences")
+    told = {key: record.get(key) for key in machine}
+    # in a row "beam" is how fast a search with a beam was
+    return {**told, "beam_size": record.get("beam"), **models[found[0]]}
 
 
 def _same_model(name, known_as):
@@ -323,6 +324,7 @@ def render(card, example="..."):
         card, example=example, front_matter=Markdown(front_matter(card)),
         signatures=_signatures(card), speed_rows=_speed_rows(card["speed"] or {}),
         file_words=[(name, _purpose(name)) for name in card["files"]],
+        licence_rows=_licence_rows(card["data_licences"]),
         languages=[language_name(card[side]) for side in ("source_lang", "target_lang")],
         metric_words={"bleu": "BLEU", "chrf": "chrF", "ter": "TER"},
     )  # fmt: skip
@@ -440,6 +442,17 @@ def _signatures(card):
     if card["parity"]:
         found += [(m, of["signature"]) for m, of in card["parity"]["beam"]["exported"].items()]
     return sorted(set(found))
+
+
+def _licence_rows(sets):
+    """Rows of the table: what a set was used for stands in one of them."""
+    rows = {}
+    for entry in sets:
+        key = tuple(entry[column] for column in ("id", "licence", "citation", "address"))
+        rows.setdefault(key, {**entry, "uses": []})["uses"].append(
+            f"{entry['role']} ({entry['lines']})"
+        )
+    return list(rows.values())
 
 
 def _speed_rows(speed):

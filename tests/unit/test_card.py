@@ -51,7 +51,8 @@ STEP = {
 }  # fmt: skip
 SPEED = {
     "device": "cpu", "processor": "A processor", "cores": 2, "workers": 2, "threads_per_worker": 1,
-    "beam": 5, "sentences": 500, "peak_memory_bytes": 90e6, "load_seconds": 0.041,
+    "beam_size": 5, "sentences": 500, "peak_memory_bytes": 90e6, "load_seconds": 0.041,
+    "beam": {"sentences_per_second": 1078.7},
     "greedy": {"sentences_per_second": 4080.9, "tokens_per_second": 71000.0,
                "one_by_one": {"sentences_per_second": 600.0,
                               "sentence_ms": {"p50": 1.25, "p90": 2.0, "p99": 4.0}}},
@@ -61,13 +62,13 @@ FULL = {
     "shortlist": {"likely": 50, "frequent": 100}, "training": [STEP],
     "texts": [{"name": "medical", "read": 10000, "kept": 9962, "repaired": 3,
                "dropped": {"copy:max=0.8": 38}, "steps": ["unicode", "copy:max=0.8"]}],
-    "data_licences": [{"id": "EMEA", "role": "train", "licence": "see its page", "citation":
+    "data_licences": [{"id": "EMEA", "role": role, "licence": "see its page", "citation":
                        "Tiedemann 2012", "address": "https://example.org/a_b http://x.org/_",
-                       "lines": "1000"}],
+                       "lines": lines} for role, lines in (("train", "1000"), ("dev", "9"))],
     "references": "@inproceedings{tiedemann,\n  title = {x_y}\n}",
     "scores": {"beam_size": 5, "test_sets": {"medical": {"lines": 500, "beam": SEARCH,
                                                          "greedy": SEARCH}}},
-    "speed": {**SPEED, "beam": 5},
+    "speed": SPEED,
     "parity": {"lines": 250, "of": 300, "beam_size": 5, "max_loss": 0.5, "device": "cpu",
                "computed_in": "int8_float32",
                **{search: {"fairseq": SEARCH, "exported": SEARCH, "bleu_loss": 0.1,
@@ -194,11 +195,11 @@ def test_what_is_known_is_told():
         "549,600, of them 288,096 in embeddings", "average of 3 checkpoints",
         "likeliest target pieces", "translations by `teacher/medical`", "| word | replay=0.25 |",
         "| medical | 10,000 | 9,962 | 3 | 38 by `copy:max=0.8` |",
-        "| EMEA | train | see its page | 1000 | Tiedemann 2012 | <https://example.org/a_b> <",
+        "| EMEA | train (1000), dev (9) | see its page | Tiedemann 2012 | <https://example.org/a_b> <",
         "| medical | 500 | BLEU | 21.5 ± 1.0 | 21.5 ± 1.0 |", "| medical | 500 | chrF | 48.0",
         "- BLEU: `nrefs:1|case:mixed|tok:13a|version:2.6.0`", "@inproceedings{tiedemann,",
         "On A processor (cpu, 2 × 1 threads), 500 sentences",
-        "| sentences/s, in batches |  | 4,081",
+        "| | beam 5 | greedy |\n|---|---|---|\n| sentences/s, in batches | 1,079 | 4,081",
         "| ms for a sentence, half of them |  | 1.2 |", "| memory at most | 90 MB |  |",
         "Yes, within 0.50 BLEU: 250 of 300 lines", "computed as int8\\_float32 on cpu",
         "| 93.2 % |",
@@ -365,7 +366,8 @@ def write_speed(path, *names):
 def test_the_row_of_the_model_is_found_by_its_path(name, tmp_path):
     path = write_speed(tmp_path / "speed.json", "exported/teacher/medical", name)
     known_as = ["/elsewhere/run/student/9/medical", "shipped"]
-    assert _speed(path, None, known_as)["bytes"] == 1
+    found = _speed(path, None, known_as)
+    assert (found["bytes"], found["beam_size"], found["sentences"]) == (1, 5, 500)
     assert _speed(path, "exported/teacher/medical", known_as)["bytes"] == 0
 
 
