@@ -19,7 +19,7 @@ from data_prep.files import find_text, read_bitext, read_lines, write_whole
 SHORTLIST = "vmap.txt"
 LIKELY = 50  # target pieces for each source piece
 FREQUENT = 100  # target pieces that are always allowed
-LINES = 200_000
+LINES = 100_000  # of 25 pieces they take half a GB of memory
 ITERATIONS = 5
 BATCH_LINES = 2000
 LONGEST = 100  # pieces; the cost of a pair grows with the square
@@ -84,13 +84,17 @@ def likely_translations(pairs, src_size, tgt_size, likely=LIKELY, iterations=ITE
         _links(pairs[at : at + BATCH_LINES], nothing, tgt_size)
         for at in range(0, len(pairs), BATCH_LINES)
     ]
-    keys = np.unique(np.concatenate([np.unique(links) for links, _ in batches]))
+    keys = np.unique(np.concatenate([links for links, _, _ in batches]))
     sources = keys // tgt_size
+    # of all links in turn: its place in keys, and the target token that it is for
+    batches = [
+        (np.searchsorted(keys, links).astype(np.int32)[which], targets)
+        for links, which, targets in batches
+    ]
     probability = np.ones(len(keys))
     for _ in tqdm(range(iterations), desc="which translates which", **bar_settings()):
         counts = np.zeros(len(keys))
-        for links, targets in batches:
-            places = np.searchsorted(keys, links)
+        for places, targets in batches:
             shares = probability[places]
             shares /= np.bincount(targets, shares)[targets]
             counts += np.bincount(places, shares, minlength=len(keys))
@@ -104,14 +108,18 @@ def likely_translations(pairs, src_size, tgt_size, likely=LIKELY, iterations=ITE
 
 
 def _links(pairs, nothing, tgt_size):
-    """All (source, target) of some pairs as one number each, and which target token it is for."""
+    """(different links, which of them each link is, target token that it is for) of some pairs.
+
+    A link is a source piece, or none, with a target piece of the same pair, as one number.
+    """
     links, targets, at = [], [], 0
     for src, tgt in pairs:
         sources = np.append(src, nothing)
         links.append((sources[None, :] * tgt_size + tgt[:, None]).ravel())
-        targets.append(np.repeat(np.arange(at, at + len(tgt)), len(sources)))
+        targets.append(np.repeat(np.arange(at, at + len(tgt), dtype=np.int32), len(sources)))
         at += len(tgt)
-    return np.concatenate(links), np.concatenate(targets)
+    different, which = np.unique(np.concatenate(links), return_inverse=True)
+    return different, which.astype(np.int32), np.concatenate(targets)
 
 
 def write_shortlist(folder, texts, vocabulary, likely=LIKELY, frequent=FREQUENT, lines=LINES):

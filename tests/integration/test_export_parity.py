@@ -21,7 +21,7 @@ from fairseq_plugins.checkpoints import load_checkpoint
 from fairseq_plugins.export import export as module
 from fairseq_plugins.export import weights
 from fairseq_plugins.export.export import export
-from fairseq_plugins.export.safe_weights import METADATA, read_safetensors
+from fairseq_plugins.export.safe_weights import METADATA, read_safetensors, write_safetensors
 from fairseq_plugins.export.weights import count_parameters, keep_weights
 from fairseq_plugins.generation.generate import generate
 from tests.fixtures.faults import give_disk_room, show_on
@@ -176,6 +176,11 @@ def test_a_model_with_nan_is_refused(place, tmp_path):
         export(tmp_path / "model", tmp_path / "exported")
     with pytest.raises(ValueError, match=f"model.pt holds NaN or infinity in {name}"):
         keep_weights(tmp_path / "model" / "model.pt", place / "vocabulary", tmp_path / "kept")
+    write_safetensors(tmp_path / "model" / "nan.safetensors", state)
+    with pytest.raises(ValueError, match=f"nan.safetensors holds NaN or infinity in {name}"):
+        keep_weights(
+            tmp_path / "model" / "nan.safetensors", place / "vocabulary", tmp_path / "kept"
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
