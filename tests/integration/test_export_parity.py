@@ -442,7 +442,7 @@ def pieces_of(folder, text):
 
 def test_a_shortlist_is_used_and_said_to_be(place, with_shortlist, tmp_path):
     manifest = read_manifest(with_shortlist)
-    assert manifest["settings"]["shortlist"] == {"likely": 50, "frequent": 100, "pairs": 30}
+    assert manifest["settings"]["shortlist"] == {"likely": 100, "frequent": 200, "pairs": 30}
     assert manifest["counts"]["bytes"] > (with_shortlist / "vmap.txt").stat().st_size
     card = (with_shortlist / "README.md").read_text()
     assert "use_vmap=True" in card and "Jean et al. 2015" in card
