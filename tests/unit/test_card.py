@@ -195,7 +195,7 @@ def test_what_is_known_is_told():
         "549,600, of them 288,096 in embeddings", "average of 3 checkpoints",
         "likeliest target pieces", "translations by `teacher/medical`", "| word | replay=0.25 |",
         "| medical | 10,000 | 9,962 | 3 | 38 by `copy:max=0.8` |",
-        "| EMEA | train (1000), dev (9) | see its page | Tiedemann 2012 | <https://example.org/a_b> <",
+        "| EMEA | train (1000), dev (9) | see its page | Tiedemann 2012 | <https://example.org/a_b>",
         "| medical | 500 | BLEU | 21.5 ± 1.0 | 21.5 ± 1.0 |", "| medical | 500 | chrF | 48.0",
         "- BLEU: `nrefs:1|case:mixed|tok:13a|version:2.6.0`", "@inproceedings{tiedemann,",
         "On A processor (cpu, 2 × 1 threads), 500 sentences",
