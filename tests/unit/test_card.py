@@ -129,6 +129,8 @@ def test_no_text_becomes_markup(text):
 def test_code_shows_what_it_holds(text):
     (found,) = [token for token in tokens(code(text)) if token.type == "code_inline"]
     assert found.content == text
+    table = f"| a |\n|---|\n| {cell(text)} |\n"
+    assert [token.content for token in tokens(table) if token.type == "code_inline"] == [text]
     fenced = [token for token in MARKDOWN.parse(block(f"{text}\n```")) if token.type == "fence"]
     assert [token.content for token in fenced] == [f"{text}\n```\n"]
 
