@@ -17,8 +17,8 @@ from fairseq_plugins.generation.ctranslate2_backend import has_shortlist
 from fairseq_plugins.generation.generate import generate
 
 DEV_LINES = 500
-# BLEU. Of 14 pairs of a model and a dev set of 250 lines (1 to 27 BLEU), int8 changed BLEU by -0.4
-# to +0.3 in either search: what is worse than this is no noise of rounding
+# BLEU. Of 14 pairs of a model and a dev set of 250 lines (1 to 27 BLEU), int8 changed BLEU by -0.3
+# to +0.4 in either search: what is worse than this is no noise of rounding
 MAX_LOSS = 0.5
 
 
