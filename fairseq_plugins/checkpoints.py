@@ -117,6 +117,24 @@ def _torch_load(path, weights_only):
         return torch.load(path, map_location="cpu", weights_only=weights_only)
 
 
+def check_finite(weights, path):
+    """Refuse weights that are not numbers.
+
+    Args:
+        weights: {name: tensor}.
+        path: their file, named in the message.
+
+    Raises:
+        ValueError: a tensor holds NaN or infinity; names it.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"{path} holds NaN or infinity in {name}: its training diverged; take an earlier "
+                f"checkpoint, or train again with a lower learning rate or a longer warm-up"
+            )
+
+
 def weights_fingerprint(weights):
     """SHA-256 of the names, types, shapes and values in a {name: tensor}, in any order.
 
@@ -173,16 +191,18 @@ def mend_last_checkpoint(last):
     names, ``checkpoint_last.pt`` being the final one. A kill in mid-copy leaves that
     file short, and its model is then complete under the other name, the newest.
 
+    Other files that a kill cut short are removed: training goes on before them, and writes them
+    again where they are due.
+
     Raises:
         ValueError: it is damaged and no other checkpoint can be read.
     """
-    try:
-        load_checkpoint(last)
-        return
-    except ValueError as error:
-        if "damaged" not in str(error):
-            raise
     others = [path for path in last.parent.glob("checkpoint*.pt") if path != last]
+    if not _is_damaged(last):
+        for path in filter(_is_damaged, others):
+            path.unlink(missing_ok=True)  # every process of a training comes here
+            logger.warning(f"{path} was cut short by a kill; removed")
+        return
     for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             load_checkpoint(path)
@@ -194,3 +214,11 @@ def mend_last_checkpoint(last):
         logger.warning(f"{last} was cut short by a kill; taken anew from {path.name}")
         return
     raise ValueError(f"{last} is damaged and {last.parent} holds no other checkpoint; remove it")
+
+
+def _is_damaged(path):
+    try:
+        load_checkpoint(path)
+    except ValueError as error:
+        return "damaged" in str(error)
+    return False

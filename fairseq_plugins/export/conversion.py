@@ -11,7 +11,7 @@ import torch
 
 from data_prep.files import write_whole_folder
 from data_prep.manifest import write_manifest
-from fairseq_plugins.checkpoints import load_checkpoint
+from fairseq_plugins.checkpoints import check_finite, load_checkpoint
 from fairseq_plugins.export.weights import count_parameters
 from fairseq_plugins.generation.fairseq_backend import load_models, positions_of, quiet
 from fairseq_plugins.generation.models import EXPORTED_FILES, WEIGHTS
@@ -53,34 +53,47 @@ def convert(model, out, compute_type="float32", *, trust=False, replace=False):
         FileExistsError: ``out`` exists.
     """
     started = time.monotonic()
+    with write_whole_folder(out, replace=replace) as part:
+        counts, settings = write_converted(model, part, compute_type, trust=trust)
+        write_manifest(
+            part, settings=settings, inputs=[model.weights], counts=counts,
+            seconds=time.monotonic() - started,
+        )  # fmt: skip
+    return counts
+
+
+def write_converted(model, folder, compute_type, *, trust=False):
+    """Fill an empty ``folder`` with the model and its vocabulary; return (counts, settings).
+
+    Both are for the manifest, without which the folder is not complete. For the rest see
+    :func:`convert`.
+    """
     if compute_type not in COMPUTE_TYPES:
         raise ValueError(f"--compute-type is one of {', '.join(COMPUTE_TYPES)}, not {compute_type}")
     checkpoint = load_checkpoint(model.weights, trust=trust)
+    check_finite(checkpoint["model"], model.weights)
     check_convertible(model, checkpoint)
-    with write_whole_folder(out, replace=replace) as part:
-        stored = part / "float32"
-        _convert(model, stored, "float32", trust)
-        ensemble, task = load_models([model], trust=trust)
-        compare(model, ensemble[0], task, stored)
-        if compute_type != "float32":
-            shutil.rmtree(stored)
-            stored = part / compute_type
-            _convert(model, stored, compute_type, trust)
-        for file in sorted(stored.iterdir()):
-            file.rename(part / file.name)
-        stored.rmdir()
-        model.vocabulary.copy_to(part)
-        written = [part / name for name in EXPORTED_FILES if (part / name).exists()]
-        counts = count_parameters(checkpoint["model"])
-        counts["bytes"] = sum(file.stat().st_size for file in written)
-        write_manifest(
-            part,
-            settings={"compute_type": compute_type, "positions": positions_of(ensemble)},
-            inputs=[model.weights],
-            counts=counts,
-            seconds=time.monotonic() - started,
-        )
-    return counts
+    stored = folder / "float32"
+    _convert(model, stored, "float32", trust)
+    ensemble, task = load_models([model], trust=trust)
+    compare(model, ensemble[0], task, stored)
+    if compute_type != "float32":
+        shutil.rmtree(stored)
+        stored = folder / compute_type
+        _convert(model, stored, compute_type, trust)
+    for file in sorted(stored.iterdir()):
+        file.rename(folder / file.name)
+    stored.rmdir()
+    model.vocabulary.copy_to(folder)
+    counts = count_parameters(checkpoint["model"])
+    counts["bytes"] = size_of(folder)
+    return counts, {"compute_type": compute_type, "positions": positions_of(ensemble)}
+
+
+def size_of(folder):
+    """Bytes of the files in an exported folder that make up the model alone."""
+    written = [folder / name for name in EXPORTED_FILES if (folder / name).exists()]
+    return sum(file.stat().st_size for file in written)
 
 
 def check_convertible(model, checkpoint):

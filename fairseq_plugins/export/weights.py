@@ -6,8 +6,17 @@ in another place, or interrupted and resumed, gives the same bytes. Low-rank upd
 are merged into the weights. fairseq-generate, fairseq-train --finetune-from-model and
 CTranslate2's converter read its model.pt.
 
-Example:
+Several checkpoints of one training become one model, the average of their parameters: name
+them, or let the last or the best ones of its folder be taken (fairseq-train keeps them with
+--keep-last-epochs N or --keep-best-checkpoints N; train.sh --average does all of it).
+
+A model.safetensors, which dad-export --safetensors makes, is a checkpoint too: from it comes the
+same MODEL folder again, without unpickling anything.
+
+Examples:
     dad-keep-weights --checkpoint run/checkpoint_best.pt --vocabulary prepared --out teacher/general
+    dad-keep-weights --checkpoints run --average last:5 --vocabulary prepared --out teacher/general
+    dad-keep-weights --checkpoint shipped/model.safetensors --vocabulary shipped --out model
 """
 
 import argparse
@@ -28,11 +37,15 @@ from data_prep.command import parser, run
 from data_prep.files import write_whole_folder
 from data_prep.manifest import write_manifest
 from data_prep.vocabulary import read_vocabulary
-from fairseq_plugins.checkpoints import check_vocabulary, load_checkpoint, vocabulary_of
+from fairseq_plugins.checkpoints import check_finite, check_vocabulary, vocabulary_of
+from fairseq_plugins.export.average import average, choose_checkpoints, distinct, updates_of
+from fairseq_plugins.export.safe_weights import SUFFIX, read_safetensors
 from fairseq_plugins.generation.models import WEIGHTS
 from fairseq_plugins.models.lora import merged
 
 PROG = "dad-keep-weights"
+
+EMBEDDINGS = ("embed_tokens", "embed_positions", "output_projection")  # in names of weights
 
 # settings that say nothing about the model that is kept, and what stands there instead
 NEUTRAL = {
@@ -75,35 +88,54 @@ NEUTRAL = {
 
 
 def keep_weights(
-    checkpoint, vocabulary, out, *, trust=False, allow_unknown_vocabulary=False, replace=False
-):
-    """Make the MODEL folder ``out`` from a training checkpoint; return its counts.
+    checkpoint, vocabulary, out, *, average_of=None, trust=False, allow_unknown_vocabulary=False,
+    replace=False,
+):  # fmt: skip
+    """Make the MODEL folder ``out`` from training checkpoints; return its counts.
 
     Args:
-        checkpoint: fairseq checkpoint, for example ``checkpoint_best.pt``.
+        checkpoint: fairseq checkpoint, for example ``checkpoint_best.pt``, or a
+            ``model.safetensors`` of ``dad-export``; or a list of checkpoints to average, the
+            newest last; or, with ``average_of``, the folder that holds them.
         vocabulary: VOCABULARY or PREPARED folder that the model was trained with.
         out: folder to make.
+        average_of: "last:N" or "best:N", see ``average.choose_checkpoints``.
         trust: unpickle whatever the checkpoint holds.
         allow_unknown_vocabulary: accept a checkpoint without a fingerprint (stock
             fairseq's) and give it that of ``vocabulary``.
         replace: an existing ``out`` gives way.
 
     Returns:
-        dictionary: parameters (all), embedding_parameters, updates, bytes.
+        dictionary: parameters (all), embedding_parameters, updates (of the newest checkpoint),
+        checkpoints (that were averaged), bytes.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError: see the message.
     """
     started = time.monotonic()
-    checkpoint, out = Path(checkpoint), Path(out)
+    out = Path(out)
+    if average_of:
+        paths = choose_checkpoints(checkpoint, average_of, trust)
+    else:
+        paths = list(map(Path, checkpoint if isinstance(checkpoint, list) else [checkpoint]))
     ours = read_vocabulary(vocabulary)
-    state = load_checkpoint(checkpoint, trust=trust)
-    check_vocabulary(
-        checkpoint, vocabulary_of(state), ours.files, vocabulary,
-        allow_unknown=allow_unknown_vocabulary,
-    )  # fmt: skip
+
+    def check(path, state):
+        check_vocabulary(
+            path, vocabulary_of(state), ours.files, vocabulary,
+            allow_unknown=allow_unknown_vocabulary,
+        )  # fmt: skip
+
+    if [path.suffix for path in paths] == [SUFFIX]:
+        state = read_safetensors(paths[0])
+        check(paths[0], state)
+        check_finite(state["model"], paths[0])
+    else:
+        state = average(paths, trust, check)
     kept = weights_only_state(state, ours)
-    counts = {**count_parameters(kept["model"]), "updates": _updates(state)}
+    counts = {
+        **count_parameters(kept["model"]), "updates": updates_of(state), "checkpoints": len(paths),
+    }  # fmt: skip
     with write_whole_folder(out, replace=replace) as part:
         with open(part / WEIGHTS, "wb") as file:
             # into an open file: torch.save(path) would write the path's name into the archive
@@ -112,8 +144,11 @@ def keep_weights(
         counts["bytes"] = (part / WEIGHTS).stat().st_size
         write_manifest(
             part,
-            settings={"allow_unknown_vocabulary": allow_unknown_vocabulary},
-            inputs=[checkpoint],
+            settings={
+                "average": average_of,
+                "allow_unknown_vocabulary": allow_unknown_vocabulary,
+            },
+            inputs=paths,
             counts=counts,
             seconds=time.monotonic() - started,
         )
@@ -167,17 +202,13 @@ def count_parameters(weights):
 
     Tied tensors count once. ``weights`` maps names to tensors, as in a checkpoint.
     """
-    seen, total, embeddings = set(), 0, 0
-    for name, tensor in weights.items():
+    total, embeddings = 0, 0
+    for names, tensor in distinct(weights).items():
         # fairseq saves the table of sinusoids and a version number too; nothing to learn there
-        if name.endswith((".version", "_float_tensor", "embed_positions.weights")):
+        if names[0].endswith((".version", "_float_tensor", "embed_positions.weights")):
             continue
-        identity = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape)
-        if identity in seen:
-            continue
-        seen.add(identity)
         total += tensor.numel()
-        if "embed_tokens" in name or "embed_positions" in name or "output_projection" in name:
+        if any(part in names[0] for part in EMBEDDINGS):
             embeddings += tensor.numel()
     return {"parameters": total, "embedding_parameters": embeddings}
 
@@ -234,24 +265,29 @@ def _canonical(value, copies):
     return value
 
 
-def _updates(state):
-    return (state.get("optimizer_history") or [{}])[-1].get("num_updates")
-
-
 def main():
     run(_main, PROG)
 
 
 def _main():
     args = _arguments()
+    if bool(args.checkpoints) != bool(args.average):
+        raise ValueError(
+            "--average chooses among the checkpoints of a folder: name it with --checkpoints"
+            if args.average else
+            "--checkpoints names a folder: say with --average, such as last:5, which of its "
+            "checkpoints to take"
+        )  # fmt: skip
     counts = keep_weights(
-        args.checkpoint, args.vocabulary, args.out,
-        trust=args.trust_checkpoint,
+        args.checkpoints or args.checkpoint, args.vocabulary, args.out,
+        average_of=args.average, trust=args.trust_checkpoint,
         allow_unknown_vocabulary=args.allow_unknown_vocabulary,
         replace=args.overwrite,
     )  # fmt: skip
+    averaged = f"average of {counts['checkpoints']} checkpoints, "
     print(
-        f"{args.out}: {counts['parameters']:,} parameters "
+        f"{args.out}: {averaged if counts['checkpoints'] > 1 else ''}"
+        f"{counts['parameters']:,} parameters "
         f"({counts['embedding_parameters']:,} of them embeddings), "
         f"{counts['bytes'] / 1e6:.1f} MB",
         file=sys.stderr,
@@ -260,7 +296,17 @@ def _main():
 
 def _arguments():
     words = parser(__doc__, PROG)
-    words.add_argument("--checkpoint", required=True, metavar="FILE", help="training checkpoint")
+    source = words.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--checkpoint", action="append", metavar="FILE",
+        help="training checkpoint; named several times, with the newest last: their average",
+    )  # fmt: skip
+    source.add_argument("--checkpoints", metavar="DIR", help="folder of a training's checkpoints")
+    words.add_argument(
+        "--average", metavar="WHICH",
+        help="of --checkpoints: last:5 for the 5 with the most updates, best:3 for the 3 best by "
+        "the metric that the training chose by",
+    )  # fmt: skip
     words.add_argument(
         "--vocabulary", required=True, metavar="DIR",
         help="folder of the vocabulary or of the prepared data it was trained on",

@@ -38,6 +38,7 @@ class CTranslate2Backend:
         self._target_positions = positions["target"]
         self._target_prefix = list(target_prefix)
         self._suppressed = [[piece] for piece in suppressed]
+        self._shortlist = has_shortlist(folder)
         # samples are drawn by translators of their own, see session
         self._translator = None if decoding.sampling else self._load(self._workers)
 
@@ -97,6 +98,7 @@ class CTranslate2Backend:
                 max_decoding_length=limit,
                 disable_unk=True,
                 suppress_sequences=self._suppressed,
+                use_vmap=self._shortlist,
             )
         except (RuntimeError, ValueError) as error:
             raise DecodingFailed(str(error)) from None
@@ -148,9 +150,18 @@ class _Session:
 def positions_of(folder):
     """Most pieces that an exported model can read and write, end of sentence included."""
     unknown = {"source": FAIRSEQ_POSITIONS, "target": FAIRSEQ_POSITIONS}
+    return _settings(folder).get("positions", unknown)
+
+
+def has_shortlist(folder):
+    """Whether a folder was exported with a shortlist: then it is translated with it."""
+    return bool(_settings(folder).get("shortlist"))
+
+
+def _settings(folder):
     if not manifest_path(folder).exists():
-        return unknown
-    return read_json(manifest_path(folder)).get("settings", {}).get("positions", unknown)
+        return {}
+    return read_json(manifest_path(folder)).get("settings", {})
 
 
 def gpu_count():

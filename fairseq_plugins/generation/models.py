@@ -14,7 +14,7 @@ from data_prep.vocabulary import VOCABULARY_FILE, Vocabulary, differences, read_
 WEIGHTS = "model.pt"
 EXPORTED_WEIGHTS = "model.bin"
 EXPORTED_FILES = (EXPORTED_WEIGHTS, "config.json", "shared_vocabulary.json",
-                  "source_vocabulary.json", "target_vocabulary.json")  # fmt: skip
+                  "source_vocabulary.json", "target_vocabulary.json", "vmap.txt")  # fmt: skip
 
 
 class Codec:

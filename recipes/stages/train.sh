@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train one model and leave its best checkpoint, with its vocabulary, in OUT.
+# Train one model and leave its best checkpoint (or an average) with its vocabulary in OUT.
 #
 # Usage: train.sh --data DIR --out DIR --size NAME [--init MODEL] [options] [-- FAIRSEQ-TRAIN-FLAGS]
 #
@@ -27,6 +27,8 @@
 #   --patience N             stop after N validations without a better dev BLEU
 #   --dropout X              dropout probability
 #   --valid-beam N           beam of the decoding in validation
+#   --average WHICH          keep the average of checkpoints in place of the best one: best:3 of those
+#                            with the best BLEU, last:5 of the last (one for each validation)
 #   --precision NAME         fp32, fp16 or bf16 (the last two need a GPU)
 #   --seed N                 random seed
 #   --dry-run                print the commands and do nothing
@@ -80,7 +82,7 @@ plugins=$(cd "$here/../../fairseq_plugins" && pwd)
 source "$here/../command_line.sh"
 
 init='' updates=100000 lr=0.0002 warmup=1 schedule=fixed max_tokens=4096 update_frequency=1
-epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=fp32 seed=1 dry_run=''
+epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=fp32 seed=1 dry_run='' average=''
 data='' out='' size_name='' extra=()
 loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general='' from_teacher=''
 while (( $# )); do
@@ -107,6 +109,7 @@ while (( $# )); do
     --patience) patience=$2; shift 2 ;;
     --dropout) dropout=$2; shift 2 ;;
     --valid-beam) valid_beam=$2; shift 2 ;;
+    --average) average=$2; shift 2 ;;
     --precision) precision=$2; shift 2 ;;
     --seed) seed=$2; shift 2 ;;
     --dry-run) dry_run=1; shift ;;
@@ -124,6 +127,15 @@ case $precision in
   fp16 | bf16) precision_flags=("--$precision") ;;
   *) fail "--precision is fp32, fp16 or bf16, not $precision" ;;
 esac
+
+best=$out/checkpoints/checkpoint_best.pt
+case $average in
+  '') checkpoints_flags=(--no-epoch-checkpoints) kept=(--checkpoint "$best") ;;
+  best:[1-9]*) checkpoints_flags=(--no-epoch-checkpoints --keep-best-checkpoints "${average#*:}") ;;
+  last:[1-9]*) checkpoints_flags=(--keep-last-epochs "${average#*:}") ;;
+  *) fail "--average is best:N or last:N, for example best:3, not '$average'" ;;
+esac
+[[ ! $average ]] || kept=(--checkpoints "$out/checkpoints" --average "$average")
 
 case $loss in
   plain) criterion=(--criterion label_smoothed_cross_entropy) ;;
@@ -182,14 +194,13 @@ train=(
   # validation and the choice of the best checkpoint
   --epoch-fraction "$epoch_fraction" --valid-beam "$valid_beam" --patience "$patience"
   --best-checkpoint-metric bleu_greedy --maximize-best-checkpoint-metric
-  --no-epoch-checkpoints
+  "${checkpoints_flags[@]}"
   # log
   --log-format json --log-interval 50
   "${extra[@]}"
 )
 keep=(
-  dad-keep-weights --checkpoint "$out/checkpoints/checkpoint_best.pt"
-  --vocabulary "$data" --out "$out/kept"
+  dad-keep-weights "${kept[@]}" --vocabulary "$data" --out "$out/kept"
 )
 
 main() {
