@@ -1,0 +1,323 @@
+"""Figures of a report as SVG that takes its colours from the page around it.
+
+Every function returns ``Figure``: the same picture for a wide window and for a phone, and what it
+shows in a sentence. The same data give the same bytes. Text stays text, so it can be searched,
+copied and read large; colours are CSS custom properties, so they follow light and dark.
+"""
+
+import logging
+import re
+from typing import NamedTuple
+
+# colours while matplotlib draws, and the property of the page that takes their place
+COLOURS = {
+    "ink": "#010101",
+    "muted": "#020202",
+    "line": "#030303",
+    "student": "#040404",
+    "teacher": "#050505",
+    "general": "#060606",
+    "warning": "#070707",
+    "paper": "#080808",
+}
+WIDE, NARROW = 690, 330  # width in CSS pixels
+TEXT = 12  # CSS pixels
+SETTINGS = {
+    "svg.fonttype": "none",  # text, not outlines
+    "font.size": TEXT, "axes.titlesize": TEXT, "axes.labelsize": TEXT,
+    "xtick.labelsize": TEXT - 1, "ytick.labelsize": TEXT - 1,
+    "text.color": COLOURS["ink"], "axes.labelcolor": COLOURS["ink"],
+    "axes.titlecolor": COLOURS["ink"], "axes.edgecolor": COLOURS["muted"],
+    "xtick.color": COLOURS["muted"], "ytick.color": COLOURS["muted"],
+    "xtick.labelcolor": COLOURS["ink"], "ytick.labelcolor": COLOURS["ink"],
+    "axes.facecolor": "none", "figure.facecolor": "none",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left",
+    "axes.grid": True, "grid.color": COLOURS["line"], "grid.linewidth": 0.8, "axes.axisbelow": True,
+    "figure.dpi": 72,  # a point is a pixel
+}  # fmt: skip
+MARKERS = {"teacher": ("s", "teacher"), "general student": ("D", "general"), "student": ("o", "student")}
+
+logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells where it finds its fonts
+
+
+class Figure(NamedTuple):
+    """An SVG for a wide window, one for a narrow one, and what they show in words."""
+
+    wide: str
+    narrow: str
+    description: str
+
+
+def front(report):
+    """Quality against speed, and against size; None where neither speed nor size is known."""
+    from fairseq_plugins.report.findings import bleu
+
+    panels = []
+    rows = [row for row in report["rows"] if bleu(row) is not None]
+    speeds = [(row, row["speed"]["beam"]["sentences_per_second"]) for row in rows
+              if ((row["speed"] or {}).get("beam") or {}).get("sentences_per_second")]  # fmt: skip
+    if speeds:
+        panels.append(("sentences a second, with beam", speeds, report["fronts"]["speed"]))
+    sizes = [(row, row["bytes"] / 1e6) for row in rows if row["bytes"]]
+    if sizes:
+        panels.append(("MB on disk", sizes, report["fronts"]["size"]))
+    if not panels:
+        return None
+
+    def draw(plt, width):
+        across = len(panels) if width == WIDE else 1
+        down = -(-len(panels) // across)
+        height = 60 + (330 + 4 * len(rows)) * down
+        figure, axes = plt.subplots(
+            down, across, figsize=(width / 72, height / 72), squeeze=False, layout="constrained"
+        )
+        for (label, points, on_front), axis in zip(panels, axes.flat, strict=True):
+            _front_panel(axis, label, points, on_front, report["domain"])
+        return figure
+
+    told = [
+        f"Best trade-offs of BLEU and {label}: {', '.join(on_front)}."
+        for label, _, on_front in panels
+    ]
+    return _figure("front", draw, " ".join(told) + " The table below has the numbers.")
+
+
+def _front_panel(axis, label, points, on_front, domain):
+    for row, x in points:
+        marker, colour = MARKERS[row["kind"]]
+        entry = row["in_domain"]["beam"]["bleu"]
+        axis.errorbar(
+            x, entry["score"], yerr=entry["interval"], fmt=marker, markersize=7,
+            color=COLOURS[colour], ecolor=COLOURS[colour], elinewidth=1, capsize=0,
+            markerfacecolor=COLOURS[colour if row["kind"] != "general student" else "paper"],
+            zorder=3,
+        )  # fmt: skip
+    where = {row["name"]: (x, row["in_domain"]["beam"]["bleu"]["score"]) for row, x in points}
+    line = sorted(where[name] for name in on_front if name in where)
+    if len(line) > 1:
+        axis.plot(*zip(*line, strict=True), color=COLOURS["ink"], linewidth=1.2, dashes=(4, 3), zorder=2)
+    values = [x for _, x in points]
+    if max(values) > 3 * min(values) > 0:
+        axis.set_xscale("log")
+    axis.set_xlabel(label)
+    axis.set_ylabel(f"BLEU on {domain}")
+    axis.margins(x=0.18, y=0.12)
+    _plain_ticks(axis)
+    axis.figure.canvas.draw()
+    _label_points(axis, [(row["name"], *where[row["name"]], row["name"] in on_front) for row, _ in points])
+
+
+def _plain_ticks(axis):
+    """Ticks as numbers that people write: 500, 1,000, 2,000."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if axis.get_xscale() == "log":
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+
+
+def _label_points(axis, points):
+    """Write each point's name where it covers no other name and no point.
+
+    Where all places near a point are taken, the name goes further off, with a line to its point.
+    """
+    renderer = axis.figure.canvas.get_renderer()
+    frame = axis.get_window_extent(renderer)
+    dots = [axis.transData.transform((x, y)) for _, x, y, _ in points]
+    taken = []
+    for (name, x, y, on_front), dot in sorted(
+        zip(points, dots, strict=True), key=lambda item: (-item[1][1], item[1][0])
+    ):
+        weight = "bold" if on_front else "normal"
+        best = None
+        for far in (9, 22, 36, 52, 70, 90, 112, 136, 162, 190):
+            for across, up in ((1, 0), (-1, 0), (0.7, 0.9), (-0.7, 0.9), (0.7, -0.9), (-0.7, -0.9)):
+                side = "left" if across > 0 else "right"
+                text = axis.annotate(
+                    name, (x, y), (across * far, up * far), textcoords="offset points", ha=side,
+                    va="center", color=COLOURS["ink"], weight=weight, zorder=4,
+                    arrowprops=dict(arrowstyle="-", color=COLOURS["muted"], linewidth=0.7, shrinkB=5)
+                    if far > 9 else None,
+                )  # fmt: skip
+                box = text.get_window_extent(renderer)
+                outside = (
+                    max(0, frame.x0 - box.x0) + max(0, box.x1 - frame.x1)
+                    + max(0, frame.y0 - box.y0) + max(0, box.y1 - frame.y1)
+                )  # fmt: skip
+                hits = sum(box.overlaps(other) for other in taken)
+                hits += sum(
+                    box.x0 - 5 < px < box.x1 + 5 and box.y0 - 4 < py < box.y1 + 4
+                    for px, py in dots
+                )
+                cost = (hits, outside, far)
+                if best is None or cost < best[0]:
+                    if best:
+                        best[1].remove()
+                    best = (cost, text, box)
+                else:
+                    text.remove()
+                if best[0][:2] == (0, 0):
+                    break
+            if best[0][:2] == (0, 0):
+                break
+        taken.append(best[2])
+
+
+def curves(report, metric="bleu"):
+    """Small panels, one for each model: dev scores over updates, the kept checkpoint marked.
+
+    Args:
+        metric: ``bleu`` (of the dev set) or ``loss`` (of the dev set, and of training).
+
+    Returns:
+        ``Figure``, or None where no log holds such scores.
+    """
+    models = [
+        curve for curve in report["curves"].values()
+        if any(metric in point for point in curve["validations"])
+        or (metric == "loss" and curve["training"])
+    ]  # fmt: skip
+    if not models:
+        return None
+    highest = {}
+    for curve in models:
+        found = [point[metric] for point in curve["validations"] if metric in point]
+        highest[curve["dev"]] = max([*found, highest.get(curve["dev"], 0)])
+
+    def draw(plt, width):
+        across = min(len(models), 4 if width == WIDE else 2)
+        down = -(-len(models) // across)
+        figure, axes = plt.subplots(
+            down, across, figsize=(width / 72, (28 + 138 * down) / 72), squeeze=False,
+            layout="constrained",
+        )  # fmt: skip
+        for curve, axis in zip(models, axes.flat, strict=False):
+            _curve_panel(axis, curve, metric, highest[curve["dev"]])
+        for axis in list(axes.flat)[len(models) :]:
+            axis.remove()
+        figure.supxlabel("updates", fontsize=TEXT)
+        return figure
+
+    told = []
+    for curve in models:
+        values = [(point["update"], point[metric]) for point in curve["validations"] if metric in point]
+        if values:
+            told.append(f"{curve['name']} {values[0][1]:.1f} to {values[-1][1]:.1f} "
+                        f"in {values[-1][0]:,.0f} updates")  # fmt: skip
+    label = "BLEU" if metric == "bleu" else "loss"
+    return _figure(f"curves-{metric}", draw, f"Dev {label}, first to last: {'; '.join(told)}.")
+
+
+def _curve_panel(axis, curve, metric, highest):
+    colour = COLOURS["student" if curve["dev"] != "general" else "general"]
+    if metric == "loss":
+        points = [(point["update"], point["loss"]) for point in curve["training"] if "loss" in point]
+        if points:
+            axis.plot(*zip(*points, strict=True), color=COLOURS["muted"], linewidth=1, dashes=(2, 2))
+    points = [(point["update"], point[metric]) for point in curve["validations"] if metric in point]
+    if points:
+        axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.6, marker="o", markersize=2.5)
+    for update, value in points:
+        if update == curve["kept"]:
+            axis.plot(update, value, marker="o", markersize=7, color=COLOURS["ink"], zorder=4)
+            axis.annotate(
+                f"{value:.1f}", (update, value), (0, -9), textcoords="offset points", ha="right",
+                va="top", color=COLOURS["ink"], weight="bold",
+            )  # fmt: skip
+    axis.set_title(f"{curve['name']}", fontsize=TEXT)
+    if metric == "bleu":
+        axis.set_ylim(0, max(highest, 1) * 1.1)
+    axis.margins(x=0.08)
+    axis.locator_params(nbins=3)
+    _plain_ticks(axis)
+
+
+def forgetting(report):
+    """In-domain BLEU gained and general BLEU lost by each adaptation; None where there is none."""
+    models = report["forgetting"]
+    if not models:
+        return None
+    domain = report["domain"]
+
+    def draw(plt, width):
+        height = 62 + 46 * len(models)
+        figure, axis = plt.subplots(figsize=(width / 72, height / 72), layout="constrained")
+        for place, entry in enumerate(models):
+            for values, colour, shift in (
+                (entry["in_domain"], "student", -0.17), (entry["general"], "warning", 0.17),
+            ):  # fmt: skip
+                _arrow(axis, place + shift, *values, COLOURS[colour], colour == "warning")
+        axis.set_yticks(range(len(models)), [entry["name"] for entry in models])
+        axis.set_ylim(len(models) - 0.5, -0.5)
+        every = [value for entry in models for key in ("in_domain", "general") for value in entry[key]]
+        axis.set_xlim(0, max(every) * 1.14)
+        axis.grid(axis="y", visible=False)
+        axis.spines["left"].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        axis.set_xlabel("BLEU, before → after adapting")
+        return figure
+
+    told = [
+        f"{entry['name']}: {domain} {entry['in_domain'][0]:.1f} to {entry['in_domain'][1]:.1f}, "
+        f"general {entry['general'][0]:.1f} to {entry['general'][1]:.1f}"
+        for entry in models
+    ]
+    return _figure("forgetting", draw, "; ".join(told) + ".")
+
+
+def _arrow(axis, y, before, after, colour, hollow):
+    axis.annotate(
+        "", (after, y), (before, y),
+        arrowprops=dict(arrowstyle="-|>", color=colour, linewidth=2, shrinkA=0, shrinkB=0,
+                        linestyle=(0, (3, 1.5)) if hollow else "-"),
+    )  # fmt: skip
+    axis.plot(before, y, marker="o", markersize=5, color=colour,
+              markerfacecolor=COLOURS["paper"] if hollow else colour)  # fmt: skip
+    side = 1 if after >= before else -1
+    axis.annotate(
+        f"{after:.1f}", (after, y), (5 * side, 0), textcoords="offset points",
+        ha="left" if side > 0 else "right", va="center", color=COLOURS["ink"],
+    )  # fmt: skip
+
+
+# -- from matplotlib to the page -----------------------------------------------------------
+
+
+def _figure(name, draw, description):
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    pictures = []
+    for width in (WIDE, NARROW):
+        place = f"{name}-{'wide' if width == WIDE else 'narrow'}"
+        with matplotlib.rc_context({**SETTINGS, "svg.hashsalt": place}):
+            figure = draw(pyplot, width)
+            pictures.append(_for_page(_save(figure), place))
+            pyplot.close(figure)
+    return Figure(*pictures, description)
+
+
+def _save(figure):
+    import io
+
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def _for_page(svg, place):
+    """An SVG file as an element of a page: no prologue, own ids, the page's colours and font."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{place}-\1"', svg)
+    svg = re.sub(r'(xlink:href="#|url\(#)', rf"\1{place}-", svg)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', r"\1", svg, count=1)
+    svg = re.sub(r"(font(?:-family)?: ?[^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1system-ui, sans-serif", svg)
+    for name, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return svg.strip()
