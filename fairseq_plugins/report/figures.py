@@ -5,8 +5,11 @@ shows in a sentence. The same data give the same bytes. Text stays text, so it c
 copied and read large; colours are CSS custom properties, so they follow light and dark.
 """
 
+import io
+import itertools
 import logging
 import re
+import textwrap
 from typing import NamedTuple
 
 # colours while matplotlib draws, and the property of the page that takes their place
@@ -20,7 +23,7 @@ COLOURS = {
     "warning": "#070707",
     "paper": "#080808",
 }
-WIDE, NARROW = 690, 330  # width in CSS pixels
+WIDE, NARROW = 900, 330  # width in CSS pixels
 TEXT = 12  # CSS pixels
 SETTINGS = {
     "svg.fonttype": "none",  # text, not outlines
@@ -35,6 +38,9 @@ SETTINGS = {
     "axes.grid": True, "grid.color": COLOURS["line"], "grid.linewidth": 0.8, "axes.axisbelow": True,
     "figure.dpi": 72,  # a point is a pixel
 }  # fmt: skip
+# where a label may stand: distance from its point in pixels, and direction
+DISTANCES = (9, 20, 32, 46, 62, 80, 100, 124, 150, 180)
+DIRECTIONS = ((1, 0), (-1, 0), (0.7, 0.9), (-0.7, 0.9), (0.7, -0.9), (-0.7, -0.9), (0.2, 1), (0.2, -1))
 MARKERS = {"teacher": ("s", "teacher"), "general student": ("D", "general"), "student": ("o", "student")}
 
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells where it finds its fonts
@@ -67,12 +73,16 @@ def front(report):
     def draw(plt, width):
         across = len(panels) if width == WIDE else 1
         down = -(-len(panels) // across)
-        height = 60 + (330 + 4 * len(rows)) * down
+        height = (320 + 5 * len(rows)) * down
         figure, axes = plt.subplots(
             down, across, figsize=(width / 72, height / 72), squeeze=False, layout="constrained"
         )
         for (label, points, on_front), axis in zip(panels, axes.flat, strict=True):
             _front_panel(axis, label, points, on_front, report["domain"])
+        figure.canvas.draw()  # places the axes, which labels must not move any more
+        figure.set_layout_engine("none")
+        for (_, points, on_front), axis in zip(panels, axes.flat, strict=True):
+            _label_points(axis, points, on_front)
         return figure
 
     told = [
@@ -101,10 +111,8 @@ def _front_panel(axis, label, points, on_front, domain):
         axis.set_xscale("log")
     axis.set_xlabel(label)
     axis.set_ylabel(f"BLEU on {domain}")
-    axis.margins(x=0.18, y=0.12)
+    axis.margins(x=0.2, y=0.1)
     _plain_ticks(axis)
-    axis.figure.canvas.draw()
-    _label_points(axis, [(row["name"], *where[row["name"]], row["name"] in on_front) for row, _ in points])
 
 
 def _plain_ticks(axis):
@@ -117,51 +125,55 @@ def _plain_ticks(axis):
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
-def _label_points(axis, points):
-    """Write each point's name where it covers no other name and no point.
+def _label_points(axis, points, on_front):
+    """Write each point's name where it covers no other name, no point and no interval.
 
     Where all places near a point are taken, the name goes further off, with a line to its point.
     """
+    from matplotlib.text import Text
+
     renderer = axis.figure.canvas.get_renderer()
-    frame = axis.get_window_extent(renderer)
-    dots = [axis.transData.transform((x, y)) for _, x, y, _ in points]
+    frame, edge = axis.get_window_extent(renderer), axis.figure.bbox
+    dots, bars = [], []
+    for row, x in points:
+        entry = row["in_domain"]["beam"]["bleu"]
+        low, dot, high = (
+            axis.transData.transform((x, entry["score"] + shift * entry["interval"]))
+            for shift in (-1, 0, 1)
+        )
+        dots.append((dot[0] - 5, dot[1] - 4, dot[0] + 5, dot[1] + 4))
+        bars.append((low[0] - 1, low[1], high[0] + 1, high[1]))
     taken = []
-    for (name, x, y, on_front), dot in sorted(
-        zip(points, dots, strict=True), key=lambda item: (-item[1][1], item[1][0])
-    ):
-        weight = "bold" if on_front else "normal"
+    order = sorted(zip(points, dots, strict=True), key=lambda item: (-item[1][1], item[1][0]))
+    for (row, x), _ in order:
+        y = row["in_domain"]["beam"]["bleu"]["score"]
         best = None
-        for far in (9, 22, 36, 52, 70, 90, 112, 136, 162, 190):
-            for across, up in ((1, 0), (-1, 0), (0.7, 0.9), (-0.7, 0.9), (0.7, -0.9), (-0.7, -0.9)):
-                side = "left" if across > 0 else "right"
-                text = axis.annotate(
-                    name, (x, y), (across * far, up * far), textcoords="offset points", ha=side,
-                    va="center", color=COLOURS["ink"], weight=weight, zorder=4,
-                    arrowprops=dict(arrowstyle="-", color=COLOURS["muted"], linewidth=0.7, shrinkB=5)
-                    if far > 9 else None,
-                )  # fmt: skip
-                box = text.get_window_extent(renderer)
-                outside = (
-                    max(0, frame.x0 - box.x0) + max(0, box.x1 - frame.x1)
-                    + max(0, frame.y0 - box.y0) + max(0, box.y1 - frame.y1)
-                )  # fmt: skip
-                hits = sum(box.overlaps(other) for other in taken)
-                hits += sum(
-                    box.x0 - 5 < px < box.x1 + 5 and box.y0 - 4 < py < box.y1 + 4
-                    for px, py in dots
-                )
-                cost = (hits, outside, far)
-                if best is None or cost < best[0]:
-                    if best:
-                        best[1].remove()
-                    best = (cost, text, box)
-                else:
-                    text.remove()
-                if best[0][:2] == (0, 0):
-                    break
+        for far, (across, up) in itertools.product(DISTANCES, DIRECTIONS):
+            text = axis.annotate(
+                row["name"], (x, y), (across * far, up * far), textcoords="offset points",
+                ha="left" if across > 0 else "right", va="center", color=COLOURS["ink"],
+                weight="bold" if row["name"] in on_front else "normal", zorder=4,
+                arrowprops=dict(arrowstyle="-", color=COLOURS["muted"], linewidth=0.7, shrinkB=5)
+                if far > DISTANCES[0] else None,
+            )  # fmt: skip
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text, renderer).extents  # the annotation's has its line
+            outside = max(frame.x0 - box[0], box[2] - edge.x1, frame.y0 - box[1], box[3] - edge.y1)
+            hits = sum(_overlap(box, other) for other in (*taken, *dots))
+            cost = (hits + (outside > 0), sum(_overlap(box, bar) for bar in bars), far)
+            if best is None or cost < best[0]:
+                if best:
+                    best[1].remove()
+                best = (cost, text, box)
+            else:
+                text.remove()
             if best[0][:2] == (0, 0):
                 break
         taken.append(best[2])
+
+
+def _overlap(one, other):
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def curves(report, metric="bleu"):
@@ -225,7 +237,7 @@ def _curve_panel(axis, curve, metric, highest):
                 f"{value:.1f}", (update, value), (0, -9), textcoords="offset points", ha="right",
                 va="top", color=COLOURS["ink"], weight="bold",
             )  # fmt: skip
-    axis.set_title(f"{curve['name']}", fontsize=TEXT)
+    axis.set_title(textwrap.fill(curve["name"], 20), fontsize=TEXT)
     if metric == "bleu":
         axis.set_ylim(0, max(highest, 1) * 1.1)
     axis.margins(x=0.08)
@@ -301,8 +313,6 @@ def _figure(name, draw, description):
 
 
 def _save(figure):
-    import io
-
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()

@@ -4,6 +4,7 @@ The HTML needs nothing from outside: style and figures are in it, there is no sc
 security policy forbids everything else. All text is escaped.
 """
 
+import re
 import shlex
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def markdown_text(text):
     return "".join(f"\\{sign}" if sign in MARKDOWN_SPECIAL else sign for sign in line)
 
 
+def tie(text):
+    """Text in which numbers stay on the line of their unit or sign."""
+    return re.sub(r"(?<=\d) (?=[%×±]|BLEU|MB)|(?<=[±=×]) (?=[\d])", "\u00a0", text)
+
+
 def _context(report):
     return {
         "r": report,
@@ -65,17 +71,16 @@ def _context(report):
 
 
 def _groups(stages):
-    """[{"number", "title", "stages", "seconds", "states"}]: stages of the same number together."""
+    """[{"number", "title", "seconds" by kind, "states"}]: stages of the same number together."""
     groups = []
     for stage in stages:
         if not groups or groups[-1]["number"] != stage["number"]:
             groups.append(
-                {"number": stage["number"], "title": stage["title"], "stages": [], "seconds": 0.0,
-                 "states": {}}
+                {"number": stage["number"], "title": stage["title"], "states": {},
+                 "seconds": {"training": 0.0, "decoding": 0.0, "other": 0.0}}
             )  # fmt: skip
         group = groups[-1]
-        group["stages"].append(stage)
-        group["seconds"] += stage["seconds"] or 0
+        group["seconds"][stage["kind"]] += stage["seconds"] or 0
         group["states"][stage["state"]] = group["states"].get(stage["state"], 0) + 1
     return groups
 
@@ -88,8 +93,8 @@ def _environment():
         keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters.update(
-        duration=duration, md=markdown_text, shell=shlex.join, p=verdict.p_value,
-        outcome=verdict.outcome, times=verdict.times,
+        duration=duration, md=markdown_text, shell=shlex.join, outcome=verdict.outcome,
+        signed=verdict.signed, tie=tie,
     )  # fmt: skip
     environment.globals["style"] = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     return environment

@@ -19,9 +19,10 @@ from tabulate import tabulate
 
 from data_prep.stage import difference
 from fairseq_plugins.evaluation.comparison import compare
-from fairseq_plugins.report.findings import bleu, find as find_one, without_nan  # fmt: skip
+from fairseq_plugins.report import findings
+from fairseq_plugins.report.findings import bleu, without_nan
 from fairseq_plugins.report.run import GENERAL, file_hash
-from fairseq_plugins.report.verdict import GOOD, PLAIN, WARNING, outcome, p_value, within_noise
+from fairseq_plugins.report.verdict import GOOD, PLAIN, WARNING, outcome, p_value, signed, within_noise
 
 BOTH = ("in_domain", "general")
 
@@ -34,7 +35,7 @@ def find(first, second, domain):
         domain: one that both have.
     """
     runs = [first, second]
-    reports = [find_one(run, domain) for run in runs]
+    reports = [findings.find(run, domain) for run in runs]
     same_test = {
         place: _same_test(runs, name) for place, name in zip(BOTH, (domain, GENERAL), strict=True)
     }
@@ -181,10 +182,10 @@ def _verdict(found, reports):
             title, tone = "A difference that was not tested", WARNING
         text = (
             f"Student {best['name']}: {best['a']['score']:.1f} → {best['b']['score']:.1f} BLEU "
-            f"({best['difference']:+.1f}, {p_value(best['p_value'])}, {outcome(best)})."
+            f"({signed(best['difference'])}, {p_value(best['p_value'])}, {outcome(best)})."
         )
     points = [
-        f"{row['name']}: {row['difference']:+.1f} BLEU ({p_value(row['p_value'])}, {outcome(row)})"
+        f"{row['name']}: {signed(row['difference'])} BLEU ({p_value(row['p_value'])}, {outcome(row)})"
         for row in compared
     ] if len(compared) > 1 else []  # fmt: skip
     parts.append({"title": title, "text": text, "tone": tone, "points": points})

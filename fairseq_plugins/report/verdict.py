@@ -37,6 +37,11 @@ def p_value(value):
     return "p not known" if value is None else f"p = {value:.3f}"
 
 
+def signed(value):
+    """A difference for people: +0.9, −6.4."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
 def within_noise(step):
     return step["p_value"] is not None and step["p_value"] >= NOISE
 
@@ -111,7 +116,7 @@ def _choice(report, best, rows):
         text += " It is the only student with scores, so there was nothing to choose from."
     elif rivals:
         told = and_so_on(
-            f"{rival['name']} ({rival['difference']:+.1f} BLEU, {p_value(rival['p_value'])})"
+            f"{rival['name']} ({signed(rival['difference'])} BLEU, {p_value(rival['p_value'])})"
             for rival in rivals
         )
         text += f" But {told} {'is' if len(rivals) == 1 else 'are'} within noise of it"
@@ -124,7 +129,7 @@ def _choice(report, best, rows):
                   if step["new"] == best["name"] and step["old"] == recommended["start"]), None)
     if start and (within_noise(start) or start["difference"] <= 0):
         points.append(
-            f"Adapting did not pay: it is {start['difference']:+.1f} BLEU from {start['old']}, "
+            f"Adapting did not pay: it is {signed(start['difference'])} BLEU from {start['old']}, "
             f"which has seen no {domain} text ({p_value(start['p_value'])})."
         )
     if score["score"] < POOR:
@@ -138,9 +143,7 @@ def _choice(report, best, rows):
 
 def _called(row, first=False):
     """A student in words: its number alone would puzzle."""
-    if row["name"][:1].isdigit():
-        return f"{'S' if first else 's'}tudent {row['name']}"
-    return row["name"]
+    return f"{'S' if first else 's'}tudent {row['name']}"
 
 
 def _distance(report, best, rows):
@@ -204,7 +207,7 @@ def _forgotten(report, best, rows):
     before, after = found["general"]
     gained = found["in_domain"][1] - found["in_domain"][0]
     text = f"General BLEU went from {before:.1f} ({found['start']}) to {after:.1f} while "
-    text += f"{report['domain']} went {gained:+.1f}"
+    text += f"{report['domain']} went {signed(gained)}"
     interval = best["general"]["beam"]["bleu"]["interval"]
     if before - after > interval:
         share = (before - after) / before if before else 0
@@ -220,8 +223,8 @@ def _steps(report):
         return None
     noise = [step for step in steps if within_noise(step)]
     points = [
-        f"{step['words']}: {step['difference']:+.1f} BLEU, {p_value(step['p_value'])}, "
-        f"{outcome(step)} ({step['old']} → {step['new']})"
+        f"{step['words']}: {signed(step['difference'])} BLEU, {outcome(step)} "
+        f"({p_value(step['p_value'])})"
         for step in steps
     ]
     text = f"On {report['domain']}, by paired bootstrap on the same sentences."
@@ -245,7 +248,7 @@ def _certainty(report):
     tested = [step for step in report["steps"] if step["p_value"] is not None]
     if len(tested) > 1:
         text += (
-            f" Of {len(tested)} comparisons, {NOISE * len(tested):.1f} would look significant if "
-            "there were no difference at all."
+            f" Of {len(tested)} comparisons about {NOISE * len(tested):.1f} would look significant even "
+            "if nothing differed at all."
         )
     return _part("How sure this is", text)
