@@ -40,7 +40,9 @@ SETTINGS = {
 }  # fmt: skip
 # where a label may stand: distance from its point in pixels, and direction
 DISTANCES = (9, 20, 32, 46, 62, 80, 100, 124, 150, 180)
-DIRECTIONS = ((1, 0), (-1, 0), (0.7, 0.9), (-0.7, 0.9), (0.7, -0.9), (-0.7, -0.9), (0.2, 1), (0.2, -1))
+DIRECTIONS = (
+    (1, 0), (-1, 0), (0.7, 0.9), (-0.7, 0.9), (0.7, -0.9), (-0.7, -0.9), (0, 1.3), (0, -1.3),
+)  # fmt: skip
 MARKERS = {"teacher": ("s", "teacher"), "general student": ("D", "general"), "student": ("o", "student")}
 
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells where it finds its fonts
@@ -151,7 +153,8 @@ def _label_points(axis, points, on_front):
         for far, (across, up) in itertools.product(DISTANCES, DIRECTIONS):
             text = axis.annotate(
                 row["name"], (x, y), (across * far, up * far), textcoords="offset points",
-                ha="left" if across > 0 else "right", va="center", color=COLOURS["ink"],
+                ha="left" if across > 0 else "right" if across < 0 else "center", va="center",
+                color=COLOURS["ink"],
                 weight="bold" if row["name"] in on_front else "normal", zorder=4,
                 arrowprops=dict(arrowstyle="-", color=COLOURS["muted"], linewidth=0.7, shrinkB=5)
                 if far > DISTANCES[0] else None,

@@ -14,7 +14,7 @@ from data_prep.stage import duration
 from fairseq_plugins.report import figures, tables, two_runs, verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
-MARKDOWN_SPECIAL = set("\\`*_{}[]<>()#+-.!|~$&")
+MARKDOWN_SPECIAL = set("\\`*_[]<>|~$&")
 
 
 def as_html(report):
@@ -55,7 +55,7 @@ def markdown_text(text):
 
 def tie(text):
     """Text in which numbers stay on the line of their unit or sign."""
-    return re.sub(r"(?<=\d) (?=[%×±]|BLEU|MB)|(?<=[±=×]) (?=[\d])", "\u00a0", text)
+    return re.sub(r"(?<=\d) (?=[%×±]|BLEU|MB)|(?<=[±=×]) (?=\d)|(?<=\bp) (?==)", "\u00a0", text)
 
 
 def _context(report):
@@ -63,6 +63,8 @@ def _context(report):
         "r": report,
         "headers": tables.headers(report),
         "cells": tables.cells(report),
+        # on a phone what is first is seen: scores, then sizes, words last
+        "order": [0, *range(3, len(tables.headers(report))), 2, 1],
         "notes": tables.notes(report),
         "rows": {row["name"]: row for row in report["rows"]},
         "stage_groups": _groups(report["stages"]),

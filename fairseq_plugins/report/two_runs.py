@@ -7,6 +7,8 @@
   same_test         {"in_domain": bool, "general": bool}: whether the test sets are the same bytes
   settings          [{"folder", "words"}]: what differs between the command lines of a stage of both
   only              [[folders], [folders]]: stages that one of them has
+  best              the best student of each run: {"names", "a", "b", "difference", "p_value",
+                    "signature"}, or null
   rows              [{"name", "label", "kind", "a", "b", "difference", "p_value", "signature",
                     "general", "speed", "bytes"}]; a and b are beam BLEU with interval, the last
                     three pairs of values
@@ -24,6 +26,7 @@ from fairseq_plugins.report.findings import bleu, without_nan
 from fairseq_plugins.report.run import GENERAL, file_hash
 from fairseq_plugins.report.verdict import GOOD, PLAIN, WARNING, outcome, p_value, signed, within_noise
 
+FOLLOWING = ("exported/", "scores/", "speed/", "report/", "shipped/")
 BOTH = ("in_domain", "general")
 
 
@@ -56,7 +59,7 @@ def find(first, second, domain):
         "source_lang": first.source_lang, "target_lang": first.target_lang,
         "runs": [str(run.work) for run in runs],
         "finished": [report["finished"] for report in reports],
-        "recommended": [(report["recommended"] or {}).get("name") for report in reports],
+        "best": _best(runs, reports, domain, same_test, problems),
         "same_test": same_test,
         **_settings(runs),
         "rows": rows,
@@ -96,19 +99,39 @@ def _rows(runs, reports, domain, same_test, problems):
             "bytes": [row and row["bytes"] for row in pair],
         }  # fmt: skip
         if all(scores) and same_test["in_domain"]:
-            files = [
-                run.scores_folder(domain, row["model"]) / f"{domain}.beam.{run.target_lang}"
-                for run, row in zip(runs, pair, strict=True)
-            ]
-            entry["difference"] = round(scores[1]["score"] - scores[0]["score"], 2)
-            if all(file.exists() for file in files):
-                references = runs[0].test_set(domain)["references"]
-                try:
-                    entry.update(compare(files[1], files[0], references, runs[0].target_lang))
-                except ValueError as error:
-                    problems.append(str(error))
+            entry.update(_compared(runs, pair, domain, problems))
         found.append(entry)
     return found
+
+
+def _best(runs, reports, domain, same_test, problems):
+    """The recommended student of the second run against that of the first."""
+    pair = []
+    for report in reports:
+        name = (report["recommended"] or {}).get("name")
+        pair.append(next((row for row in report["rows"] if row["name"] == name), None))
+    if None in pair or not same_test["in_domain"]:
+        return None
+    return {
+        "names": [row["name"] for row in pair], "a": _beam(pair[0]), "b": _beam(pair[1]),
+        **_compared(runs, pair, domain, problems),
+    }  # fmt: skip
+
+
+def _compared(runs, pair, domain, problems):
+    """What the second of two rows gains over the first, on test sets that are the same."""
+    files = [
+        run.scores_folder(domain, row["model"]) / f"{domain}.beam.{run.target_lang}"
+        for run, row in zip(runs, pair, strict=True)
+    ]
+    if all(file.exists() for file in files):
+        try:
+            references = runs[0].test_set(domain)["references"]
+            return compare(files[1], files[0], references, runs[0].target_lang)
+        except ValueError as error:
+            problems.append(str(error))
+    difference = bleu(pair[1]) - bleu(pair[0])
+    return {"difference": round(difference, 2), "p_value": None, "signature": None}
 
 
 def _beam(row):
@@ -123,8 +146,11 @@ def _rate(row):
 
 
 def _settings(runs):
-    """Command lines that differ, and stages that one run alone has."""
-    stages = [{stage.folder: stage for stage in run.stages()} for run in runs]
+    """Command lines that differ, and stages that one run alone has; not of what follows from it."""
+    stages = [
+        {stage.folder: stage for stage in run.stages() if not stage.folder.startswith(FOLLOWING)}
+        for run in runs
+    ]
     settings = []
     for folder, stage in stages[0].items():
         other = stages[1].get(folder)
@@ -158,36 +184,32 @@ def _verdict(found, reports):
             {"title": "Not finished", "tone": WARNING, "points": [],
              "text": f"{' and '.join(waiting)}: what stands below is what there is so far."}
         )  # fmt: skip
-    students = [row for row in found["rows"] if row["kind"] == "student"]
-    compared = [row for row in students if row["difference"] is not None]
+    best = found["best"]
+    compared = [
+        row for row in found["rows"]
+        if row["kind"] == "student" and row["difference"] is not None
+    ]  # fmt: skip
     if not found["same_test"]["in_domain"]:
         title, tone = "The scores do not compare", WARNING
         text = (
             f"The test sets {found['domain']} of the two runs are not the same text. Scores stand "
             "side by side below, but their differences mean nothing."
         )
-    elif not compared:
-        title, tone = "No student to compare", WARNING
-        text = "The runs have no student of the same name with scores in both."
+    elif best is None:
+        title, tone = "No students to compare", WARNING
+        text = "At least one of the runs has no student with scores."
     else:
-        best = max(compared, key=lambda row: max(row["a"]["score"], row["b"]["score"]))
-        tone = PLAIN
-        if within_noise(best):
-            title = "No difference that could be told from noise"
-        elif best["difference"] > 0:
-            title, tone = f"{b} is better", GOOD
-        else:
-            title, tone = f"{a} is better", GOOD
-        if best["p_value"] is None and best["difference"]:
-            title, tone = "A difference that was not tested", WARNING
+        title, tone = _better(best, a, b)
         text = (
-            f"Student {best['name']}: {best['a']['score']:.1f} → {best['b']['score']:.1f} BLEU "
-            f"({signed(best['difference'])}, {p_value(best['p_value'])}, {outcome(best)})."
+            f"The best student of A, {best['names'][0]}, has {best['a']['score']:.1f} BLEU, that "
+            f"of B, {best['names'][1]}, {best['b']['score']:.1f} ({signed(best['difference'])}, "
+            f"{p_value(best['p_value'])}, {outcome(best)})."
         )
     points = [
-        f"{row['name']}: {signed(row['difference'])} BLEU ({p_value(row['p_value'])}, {outcome(row)})"
+        f"{row['name']} in both: {signed(row['difference'])} BLEU, {outcome(row)} "
+        f"({p_value(row['p_value'])})"
         for row in compared
-    ] if len(compared) > 1 else []  # fmt: skip
+    ]
     parts.append({"title": title, "text": text, "tone": tone, "points": points})
     parts.append(_what_differs(found))
     parts.append(
@@ -199,13 +221,23 @@ def _verdict(found, reports):
     return parts
 
 
+def _better(best, a, b):
+    """Heading and tone for the difference between the best students of two runs."""
+    if best["p_value"] is None:
+        return "A difference that was not tested", WARNING
+    if within_noise(best):
+        return "No difference that could be told from noise", PLAIN
+    return f"{b if best['difference'] > 0 else a} is better", GOOD
+
+
 def _what_differs(found):
     changed = [entry["folder"] for entry in found["settings"]]
     trained = [folder for folder in changed if folder.startswith(("teacher/", "student/"))]
     if not changed and not any(found["only"]):
         text = "Nothing in the command lines of their stages."
     else:
-        text = f"The command lines of {len(changed)} stages, {len(trained)} of them trainings"
+        text = f"The command lines of {len(changed)} stages that both have, {len(trained)} of them "
+        text += "trainings"
         alone = sum(map(len, found["only"]))
         text += f"; {alone} stages are in one run alone." if alone else "."
     processors = found["processors"]
