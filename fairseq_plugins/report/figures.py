@@ -25,6 +25,7 @@ COLOURS = {
 }
 WIDE, NARROW = 900, 330  # width in CSS pixels
 TEXT = 12  # CSS pixels
+PANEL = 138  # height of a learning curve with its title, CSS pixels
 SETTINGS = {
     "svg.fonttype": "none",  # text, not outlines
     "font.size": TEXT, "axes.titlesize": TEXT, "axes.labelsize": TEXT,
@@ -43,7 +44,12 @@ DISTANCES = (9, 20, 32, 46, 62, 80, 100, 124, 150, 180)
 DIRECTIONS = (
     (1, 0), (-1, 0), (0.7, 0.9), (-0.7, 0.9), (0.7, -0.9), (-0.7, -0.9), (0, 1.3), (0, -1.3),
 )  # fmt: skip
-MARKERS = {"teacher": ("s", "teacher"), "general student": ("D", "general"), "student": ("o", "student")}
+_SIDES = {1: "left", -1: "right", 0: "center"}
+MARKERS = {  # shape and colour by kind of model
+    "teacher": ("s", "teacher"),
+    "general student": ("D", "general"),
+    "student": ("o", "student"),
+}
 
 logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells where it finds its fonts
 
@@ -107,7 +113,7 @@ def _front_panel(axis, label, points, on_front, domain):
     where = {row["name"]: (x, row["in_domain"]["beam"]["bleu"]["score"]) for row, x in points}
     line = sorted(where[name] for name in on_front if name in where)
     if len(line) > 1:
-        axis.plot(*zip(*line, strict=True), color=COLOURS["ink"], linewidth=1.2, dashes=(4, 3), zorder=2)
+        axis.plot(*zip(*line, strict=True), color=COLOURS["ink"], linewidth=1.2, dashes=(4, 3))
     values = [x for _, x in points]
     if max(values) > 3 * min(values) > 0:
         axis.set_xscale("log")
@@ -131,11 +137,10 @@ def _label_points(axis, points, on_front):
     """Write each point's name where it covers no other name, no point and no interval.
 
     Where all places near a point are taken, the name goes further off, with a line to its point.
+    Returns the boxes of the names, (left, bottom, right, top) in pixels.
     """
-    from matplotlib.text import Text
-
-    renderer = axis.figure.canvas.get_renderer()
-    frame, edge = axis.get_window_extent(renderer), axis.figure.bbox
+    frame = axis.get_window_extent()
+    right, top = axis.figure.bbox.x1, axis.figure.bbox.y1
     dots, bars = [], []
     for row, x in points:
         entry = row["in_domain"]["beam"]["bleu"]
@@ -147,32 +152,47 @@ def _label_points(axis, points, on_front):
         bars.append((low[0] - 1, low[1], high[0] + 1, high[1]))
     taken = []
     order = sorted(zip(points, dots, strict=True), key=lambda item: (-item[1][1], item[1][0]))
-    for (row, x), _ in order:
-        y = row["in_domain"]["beam"]["bleu"]["score"]
+    for (row, x), dot in order:
+        bold = row["name"] in on_front
+        size = _text_size(axis, row["name"], bold)
         best = None
         for far, (across, up) in itertools.product(DISTANCES, DIRECTIONS):
-            text = axis.annotate(
-                row["name"], (x, y), (across * far, up * far), textcoords="offset points",
-                ha="left" if across > 0 else "right" if across < 0 else "center", va="center",
-                color=COLOURS["ink"],
-                weight="bold" if row["name"] in on_front else "normal", zorder=4,
-                arrowprops=dict(arrowstyle="-", color=COLOURS["muted"], linewidth=0.7, shrinkB=5)
-                if far > DISTANCES[0] else None,
-            )  # fmt: skip
-            text.update_positions(renderer)
-            box = Text.get_window_extent(text, renderer).extents  # the annotation's has its line
-            outside = max(frame.x0 - box[0], box[2] - edge.x1, frame.y0 - box[1], box[3] - edge.y1)
+            box = _box_at(dot, size, across * far, up * far)
+            outside = box[0] < frame.x0 or box[1] < frame.y0 or box[2] > right or box[3] > top
             hits = sum(_overlap(box, other) for other in (*taken, *dots))
-            cost = (hits + (outside > 0), sum(_overlap(box, bar) for bar in bars), far)
+            cost = (hits + outside, sum(_overlap(box, bar) for bar in bars))
             if best is None or cost < best[0]:
-                if best:
-                    best[1].remove()
-                best = (cost, text, box)
-            else:
-                text.remove()
-            if best[0][:2] == (0, 0):
+                best = (cost, far, across, up, box)
+            if cost == (0, 0):
                 break
-        taken.append(best[2])
+        _, far, across, up, box = best
+        axis.annotate(
+            row["name"], (x, row["in_domain"]["beam"]["bleu"]["score"]), (across * far, up * far),
+            textcoords="offset points", va="center", ha=_SIDES[(across > 0) - (across < 0)],
+            color=COLOURS["ink"], weight="bold" if bold else "normal", zorder=4,
+            arrowprops=dict(arrowstyle="-", color=COLOURS["muted"], linewidth=0.7, shrinkB=5)
+            if far > DISTANCES[0] else None,
+        )  # fmt: skip
+        taken.append(box)
+    return taken
+
+
+def _text_size(axis, text, bold):
+    """Width and height of a name in pixels."""
+    from matplotlib.font_manager import FontProperties
+
+    font = FontProperties(size=TEXT, weight="bold" if bold else "normal")
+    width, height, _ = axis.figure.canvas.get_renderer().get_text_width_height_descent(
+        text, font, ismath=False
+    )
+    return width, height + 2
+
+
+def _box_at(dot, size, across, up):
+    """Box of a text whose anchor is so far from the middle of a point."""
+    x, y = (dot[0] + dot[2]) / 2 + across, (dot[1] + dot[3]) / 2 + up
+    left = x if across > 0 else x - size[0] if across < 0 else x - size[0] / 2
+    return left, y - size[1] / 2, left + size[0], y + size[1] / 2
 
 
 def _overlap(one, other):
@@ -197,42 +217,51 @@ def curves(report, metric="bleu"):
         return None
     highest = {}
     for curve in models:
-        found = [point[metric] for point in curve["validations"] if metric in point]
+        found = [value for _, value in _series(curve["validations"], metric)]
         highest[curve["dev"]] = max([*found, highest.get(curve["dev"], 0)])
 
     def draw(plt, width):
         across = min(len(models), 4 if width == WIDE else 2)
         down = -(-len(models) // across)
+        height = 36 + PANEL * down
         figure, axes = plt.subplots(
-            down, across, figsize=(width / 72, (28 + 138 * down) / 72), squeeze=False,
-            layout="constrained",
+            down, across, figsize=(width / 72, height / 72), squeeze=False
+        )  # fmt: skip
+        # fixed, because to measure the texts of many panels takes seconds
+        figure.subplots_adjust(
+            left=34 / width, right=1 - 6 / width, bottom=48 / height, top=1 - 32 / height,
+            wspace=0.24, hspace=52 / (PANEL - 52),
         )  # fmt: skip
         for curve, axis in zip(models, axes.flat, strict=False):
             _curve_panel(axis, curve, metric, highest[curve["dev"]])
         for axis in list(axes.flat)[len(models) :]:
             axis.remove()
-        figure.supxlabel("updates", fontsize=TEXT)
+        figure.supxlabel("updates", fontsize=TEXT, y=6 / height)
         return figure
 
     told = []
     for curve in models:
-        values = [(point["update"], point[metric]) for point in curve["validations"] if metric in point]
-        if values:
+        if values := _series(curve["validations"], metric):
             told.append(f"{curve['name']} {values[0][1]:.1f} to {values[-1][1]:.1f} "
                         f"in {values[-1][0]:,.0f} updates")  # fmt: skip
     label = "BLEU" if metric == "bleu" else "loss"
     return _figure(f"curves-{metric}", draw, f"Dev {label}, first to last: {'; '.join(told)}.")
 
 
+def _series(entries, name):
+    """[(update, value)] of the log entries that have ``name``."""
+    return [(entry["update"], entry[name]) for entry in entries if name in entry]
+
+
 def _curve_panel(axis, curve, metric, highest):
     colour = COLOURS["student" if curve["dev"] != "general" else "general"]
     if metric == "loss":
-        points = [(point["update"], point["loss"]) for point in curve["training"] if "loss" in point]
-        if points:
-            axis.plot(*zip(*points, strict=True), color=COLOURS["muted"], linewidth=1, dashes=(2, 2))
-    points = [(point["update"], point[metric]) for point in curve["validations"] if metric in point]
-    if points:
-        axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.6, marker="o", markersize=2.5)
+        if points := _series(curve["training"], "loss"):
+            updates, losses = zip(*points, strict=True)
+            axis.plot(updates, losses, color=COLOURS["muted"], linewidth=1, dashes=(2, 2))
+    if points := _series(curve["validations"], metric):
+        updates, values = zip(*points, strict=True)
+        axis.plot(updates, values, color=colour, linewidth=1.6, marker="o", markersize=2.5)
     for update, value in points:
         if update == curve["kept"]:
             axis.plot(update, value, marker="o", markersize=7, color=COLOURS["ink"], zorder=4)
@@ -265,8 +294,8 @@ def forgetting(report):
                 _arrow(axis, place + shift, *values, COLOURS[colour], colour == "warning")
         axis.set_yticks(range(len(models)), [entry["name"] for entry in models])
         axis.set_ylim(len(models) - 0.5, -0.5)
-        every = [value for entry in models for key in ("in_domain", "general") for value in entry[key]]
-        axis.set_xlim(0, max(every) * 1.14)
+        highest = max(max(*entry["in_domain"], *entry["general"]) for entry in models)
+        axis.set_xlim(0, max(highest, 1) * 1.14)
         axis.grid(axis="y", visible=False)
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
@@ -330,7 +359,7 @@ def _for_page(svg, place):
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\1{place}-", svg)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', r"\1", svg, count=1)
-    svg = re.sub(r"(font(?:-family)?: ?[^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1system-ui, sans-serif", svg)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
     return svg.strip()

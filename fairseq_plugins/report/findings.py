@@ -191,7 +191,7 @@ def _step(run, domain, rows, step):
 def _compared(run, domain, new, old):
     """Difference in BLEU; with p-value where both translations and references are there."""
     paths = run.test_set(domain)
-    files = [_translations(run, domain, row) for row in (new, old)]
+    files = [run.translations(domain, row["model"], domain) for row in (new, old)]
     if paths and all(files):
         try:
             return compare(*files, paths["references"], run.target_lang)
@@ -200,11 +200,6 @@ def _compared(run, domain, new, old):
     else:
         run.note(f"{new['name']} and {old['name']} have no translations left to compare")
     return {"difference": round(bleu(new) - bleu(old), 2), "p_value": None, "signature": None}
-
-
-def _translations(run, domain, row):
-    path = run.scores_folder(domain, row["model"]) / f"{domain}.beam.{run.target_lang}"
-    return path if path.exists() else None
 
 
 def _recommend(run, domain, rows, steps, progress):
@@ -359,7 +354,7 @@ def _ledger(folder, ledger):
 
 
 def _indicators(rows):
-    """Indicators of the beam's output on the domain's test set, in the order of their definition."""
+    """Indicators of the beam's output on the domain's test set, as they are defined in order."""
     try:
         from fairseq_plugins.evaluation.indicators import INDICATORS
     except ImportError:
@@ -403,11 +398,13 @@ def _sentences(run, domain, rows, recommended):
     paths = run.test_set(domain)
     if not recommended or not paths:
         return None
-    student = _translations(run, domain, rows[recommended["name"]])
-    teacher = rows.get(recommended["teacher"])
-    teacher = _translations(run, domain, teacher) if teacher and bleu(teacher) is not None else None
+    student = run.translations(domain, rows[recommended["name"]]["model"], domain)
     if student is None:
         return None
+    teacher = rows.get(recommended["teacher"])
+    if teacher:
+        scored = bleu(teacher) is not None
+        teacher = run.translations(domain, teacher["model"], domain) if scored else None
     try:
         return sentences.choose(
             paths["source"], paths["references"], student, teacher, run.target_lang
@@ -474,7 +471,7 @@ def _trainings(run, rows):
     for row in rows:
         record = run.read(run.work / row["model"] / RECORD) or {}
         path = run.work / row["model"] / "command.txt"
-        fairseq = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+        fairseq = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         if record.get("command") or fairseq:
-            found[row["model"]] = {"stage": record.get("command", []), "fairseq": fairseq}
+            found[row["model"]] = {"stage": record.get("command", []), "fairseq": fairseq.strip()}
     return found

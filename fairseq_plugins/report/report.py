@@ -86,9 +86,9 @@ def write(run, domain, folder):
     Raises:
         FileExistsError: the folder is there and holds no report of ours.
     """
-    with tqdm(desc=f"{domain}: comparing", unit=" pairs", **command.bar_settings()) as bar:
-        report = findings.find(run, domain, progress=bar.update)
     with write_whole_folder(folder, replace=_is_report(folder)) as part:
+        with tqdm(desc=f"{domain}: comparing", unit=" pairs", **command.bar_settings()) as bar:
+            report = findings.find(run, domain, progress=bar.update)
         for name, content in (
             ("report.html", page.as_html(report)),
             ("report.md", page.as_markdown(report)),

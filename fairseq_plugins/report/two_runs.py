@@ -24,7 +24,15 @@ from fairseq_plugins.evaluation.comparison import compare
 from fairseq_plugins.report import findings
 from fairseq_plugins.report.findings import bleu, without_nan
 from fairseq_plugins.report.run import GENERAL, file_hash
-from fairseq_plugins.report.verdict import GOOD, PLAIN, WARNING, outcome, p_value, signed, within_noise
+from fairseq_plugins.report.verdict import (
+    GOOD,
+    PLAIN,
+    WARNING,
+    outcome,
+    p_value,
+    signed,
+    within_noise,
+)
 
 FOLLOWING = ("exported/", "scores/", "speed/", "report/", "shipped/")
 BOTH = ("in_domain", "general")
@@ -121,10 +129,10 @@ def _best(runs, reports, domain, same_test, problems):
 def _compared(runs, pair, domain, problems):
     """What the second of two rows gains over the first, on test sets that are the same."""
     files = [
-        run.scores_folder(domain, row["model"]) / f"{domain}.beam.{run.target_lang}"
+        run.translations(domain, row["model"], domain)
         for run, row in zip(runs, pair, strict=True)
     ]
-    if all(file.exists() for file in files):
+    if all(files):
         try:
             references = runs[0].test_set(domain)["references"]
             return compare(files[1], files[0], references, runs[0].target_lang)
@@ -169,7 +177,8 @@ def _versions(reports):
         for report in reports
     ]
     return [
-        {"name": name, "a": ", ".join(known[0].get(name, [])), "b": ", ".join(known[1].get(name, []))}
+        {"name": name, "a": ", ".join(known[0].get(name, [])),
+         "b": ", ".join(known[1].get(name, []))}
         for name in dict.fromkeys([*known[0], *known[1]])
         if known[0].get(name, []) != known[1].get(name, [])
     ]  # fmt: skip
@@ -242,7 +251,7 @@ def _what_differs(found):
         text += f"; {alone} stages are in one run alone." if alone else "."
     processors = found["processors"]
     if all(processors) and processors[0] != processors[1]:
-        text += f" Speed was measured on {processors[0]} and {processors[1]}, so it does not compare."
+        text += f" Speed was measured on {processors[0]} and {processors[1]}: it does not compare."
     elif all(processors):
         text += " Speed was measured at different times, so small differences mean nothing."
     return {"title": "What differs", "text": text, "tone": PLAIN, "points": []}

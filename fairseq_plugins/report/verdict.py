@@ -55,7 +55,7 @@ def outcome(step):
 
 def times(ratio):
     """A ratio for people: 23 ×, 2.3 ×, 0.87 ×."""
-    return f"{ratio:,.0f} ×" if ratio >= 10 else f"{ratio:.1f} ×" if ratio >= 1.05 else f"{ratio:.2f} ×"
+    return f"{ratio:,.{0 if ratio >= 10 else 1 if ratio >= 1.05 else 2}f} ×"
 
 
 def and_so_on(words):
@@ -111,7 +111,6 @@ def _choice(report, best, rows):
     )
     points = []
     rivals = recommended["rivals"]
-    tested = [rival for rival in rivals if rival["p_value"] is not None]
     if recommended["students"] == 1:
         text += " It is the only student with scores, so there was nothing to choose from."
     elif rivals:
@@ -120,8 +119,9 @@ def _choice(report, best, rows):
             for rival in rivals
         )
         text += f" But {told} {'is' if len(rivals) == 1 else 'are'} within noise of it"
-        text += ": this test set cannot tell them apart, so take what is fastest, or easiest to make."
-        if len(tested) < len(rivals):
+        text += ": this test set cannot tell them apart, so take what is fastest, or easiest to "
+        text += "make."
+        if any(rival["p_value"] is None for rival in rivals):
             text = text.replace("within noise of it", "not known to be worse")
     else:
         text += f" All {recommended['students'] - 1} others are significantly worse."
@@ -134,16 +134,12 @@ def _choice(report, best, rows):
         )
     if score["score"] < POOR:
         points.append(
-            f"A BLEU of {score['score']:.1f} is low: hardly a sentence is right. Read the sentences "
-            "below before anybody has to rely on it."
+            f"A BLEU of {score['score']:.1f} is low: hardly a sentence is right. Read the "
+            "sentences below before anybody has to rely on it."
         )
-    heading = f"Ship {_called(best)}" if not points else f"{_called(best, True)} is the best there is"
-    return _part(heading, text, WARNING if points or rivals else GOOD, points)
-
-
-def _called(row, first=False):
-    """A student in words: its number alone would puzzle."""
-    return f"{'S' if first else 's'}tudent {row['name']}"
+    heading = "Student {} is the best there is" if points else "Ship student {}"
+    tone = WARNING if points or rivals else GOOD
+    return _part(heading.format(best["name"]), text, tone, points)
 
 
 def _distance(report, best, rows):
@@ -241,14 +237,14 @@ def _certainty(report):
     text = f"The intervals and p-values speak of the choice of {scored['lines']:,} test sentences."
     if len(seeds) <= 1:
         text += (
-            f" Every model was trained once{f' (seed {seeds[0]})' if seeds else ''}, and one run is "
-            "one draw: training again with another seed moves scores, too, often by more than a "
-            "small step."
+            f" Every model was trained once{f' (seed {seeds[0]})' if seeds else ''}, and one run "
+            "is one draw: training again with another seed moves scores, too, often by more than "
+            "a small step."
         )
     tested = [step for step in report["steps"] if step["p_value"] is not None]
     if len(tested) > 1:
         text += (
-            f" Of {len(tested)} comparisons about {NOISE * len(tested):.1f} would look significant even "
-            "if nothing differed at all."
+            f" Of {len(tested)} comparisons about {NOISE * len(tested):.1f} would look "
+            "significant even if nothing differed at all."
         )
     return _part("How sure this is", text)
