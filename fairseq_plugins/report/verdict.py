@@ -1,6 +1,7 @@
 """The verdict of a run in words: what to ship, what it rests on, and how sure that is."""
 
 NOISE = 0.05  # p-value from which on a difference is called noise
+NAMED = 3  # rivals that are named; of more the number is told
 POOR = 15  # BLEU below which hardly a sentence is right
 
 GOOD, WARNING, PLAIN = "good", "warning", "plain"
@@ -114,11 +115,13 @@ def _choice(report, best, rows):
     if recommended["students"] == 1:
         text += " It is the only student with scores, so there was nothing to choose from."
     elif rivals:
-        told = and_so_on(
+        told = [
             f"{rival['name']} ({signed(rival['difference'])} BLEU, {p_value(rival['p_value'])})"
-            for rival in rivals
-        )
-        text += f" But {told} {'is' if len(rivals) == 1 else 'are'} within noise of it"
+            for rival in rivals[:NAMED]
+        ]
+        if len(rivals) > NAMED:
+            told.append(f"{len(rivals) - NAMED} more")
+        text += f" But {and_so_on(told)} {'is' if len(rivals) == 1 else 'are'} within noise of it"
         text += ": this test set cannot tell them apart, so take what is fastest, or easiest to "
         text += "make."
         if any(rival["p_value"] is None for rival in rivals):

@@ -256,6 +256,13 @@ def test_a_clear_winner_is_shipped_without_reserve(found):
     assert first["tone"] == "good" and "All 1 others are significantly worse" in first["text"]
 
 
+def test_of_many_rivals_the_first_are_named(found):
+    (rival,) = found["recommended"]["rivals"]
+    rivals = [{**rival, "name": f"9 variant {number}"} for number in range(9)]
+    text = altered(found, recommended={**found["recommended"], "rivals": rivals})[0]["text"]
+    assert "9 variant 2 (" in text and "9 variant 3" not in text and "and 6 more are" in text
+
+
 def test_one_student_was_no_choice(found):
     recommended = {**found["recommended"], "rivals": [], "students": 1}
     assert "nothing to choose from" in altered(found, recommended=recommended)[0]["text"]
