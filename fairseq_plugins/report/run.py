@@ -1,0 +1,364 @@
+"""A run's folder as data: what was planned, what is done, scores, logs, ledgers.
+
+``open_run`` reads the plan that the recipes write at their start. Everything else is read from
+disk at the moment when it is asked for, so a run that is under way can be asked again and again.
+A file that is missing, cut short or of an older version is no error here: what depends on it is
+left out, and ``Run.problems`` says so in a sentence.
+
+  WORK/plan/run.json          command, languages, domains, size, configurations, start, process
+  WORK/plan/stages.tsv        number, title, folder: every stage in the order of the chain
+  WORK/plan/NAME.rows.tsv     name, label, model: rows of the table of a domain
+  WORK/plan/NAME.steps.tsv    new, old, words: which rows are compared, and what lies between them
+"""
+
+import fcntl
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_prep.files import find_text, read_lines, sha256
+from data_prep.manifest import read_json
+from data_prep.stage import LOG, RECORD, beside
+from data_prep.training_log import read_entries
+
+PLAN = "plan"
+SCORES = "scores.json"
+SPEED = "speed.json"
+LEDGER = "ledger.json"
+GENERAL = "general"
+
+DONE, RUNNING, STOPPED, TO_COME = "done", "running", "stopped", "to come"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the plan and how far it is.
+
+    Attributes:
+        number, title: as the screen shows them; several stages share a number.
+        folder: relative to the run's folder.
+        state: ``DONE``; ``RUNNING`` (a process holds its lock); ``STOPPED`` (half made, and no
+            process at it: killed or failed); ``TO_COME``.
+        seconds: that it took, or None.
+        finished: ISO time in UTC, or None.
+        record: what stage.json holds, {} where there is none.
+    """
+
+    number: int
+    title: str
+    folder: str
+    state: str
+    seconds: float | None = None
+    finished: str | None = None
+    record: dict = field(default_factory=dict, repr=False)
+
+    @property
+    def command(self):
+        """Words of the command, [] while they are unknown."""
+        return self.record.get("command", [])
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a domain's table: a model, and its scores where it has any.
+
+    Attributes:
+        name, label: of the table: "9", "general teacher's output, then ...".
+        model: folder relative to the run's, such as "student/small/9/medical".
+        domain: whose table it is.
+        scores: what scores.json holds, or None while it is to come.
+    """
+
+    name: str
+    label: str
+    model: str
+    domain: str
+    scores: dict | None = field(default=None, repr=False)
+
+    @property
+    def is_teacher(self):
+        return self.model.startswith("teacher/")
+
+    @property
+    def is_general(self):
+        """Whether it has seen no text of the domain."""
+        return self.model.endswith("/" + GENERAL)
+
+    @property
+    def is_student(self):
+        """Whether it is a student of the domain: what a user may ship."""
+        return not self.is_teacher and not self.is_general
+
+    @property
+    def kind(self):
+        """``teacher``, ``general student`` or ``student``."""
+        return "teacher" if self.is_teacher else "student" if self.is_student else "general student"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Two rows, by name, and what was done to get from the old one to the new one."""
+
+    new: str
+    old: str
+    words: str
+
+
+@dataclass
+class Curve:
+    """What a training log tells.
+
+    Attributes:
+        validations: [{"update": float, "loss", "bleu", "bleu_greedy", "general_bleu_greedy", ...}]
+            of the dev set that chose the checkpoint, by update.
+        training: [{"update", "loss", ...}], one for each log interval.
+        not_numbers: values that were NaN or infinite; they are left out of both.
+        damaged: lines that could not be read.
+    """
+
+    validations: list = field(default_factory=list)
+    training: list = field(default_factory=list)
+    not_numbers: int = 0
+    damaged: int = 0
+
+
+class Run:
+    """A run's folder.
+
+    Attributes:
+        work: the folder.
+        plan: what plan/run.json holds.
+        domains: names, in order.
+        source_lang, target_lang: language codes.
+        problems: sentences about what could not be read so far; each once.
+    """
+
+    def __init__(self, work, plan):
+        self.work = Path(work)
+        self.plan = plan
+        self.domains = list(plan["domains"])
+        self.source_lang, self.target_lang = plan["source_lang"], plan["target_lang"]
+        self.problems = []
+
+    def stages(self):
+        """Every stage of the plan, as it is now."""
+        rows = _read_table(self.work / PLAN / "stages.tsv", ("number", "title", "folder"))
+        return [self._stage(int(number), title, folder) for number, title, folder in rows]
+
+    def rows(self, domain):
+        """Rows of a domain's table, those without scores too."""
+        rows = _read_table(self.work / PLAN / f"{domain}.rows.tsv", ("name", "label", "model"))
+        return [
+            Row(name, label, model, domain, self._scores(domain, model))
+            for name, label, model in rows
+        ]
+
+    def steps(self, domain):
+        """What is compared with what in a domain's table."""
+        path = self.work / PLAN / f"{domain}.steps.tsv"
+        return [Step(*cells) for cells in _read_table(path, ("new", "old", "words"))]
+
+    def speed(self, domain):
+        """What dad-speed measured on a domain's test set, or None."""
+        path = self.work / "speed" / domain / SPEED
+        record = self.read(path)
+        if record is not None and "models" not in record:
+            self.note(f"{self.name_of(path)} is of an older dad-speed; measure again")
+            return None
+        return record
+
+    def ledgers(self):
+        """{folder: ledger} of every cleaning and selection of the plan that is done."""
+        found = {}
+        for stage in self.stages():
+            for folder in (self.work / stage.folder, self.work / stage.folder / "text"):
+                if (folder / LEDGER).exists() and (ledger := self.read(folder / LEDGER)):
+                    if isinstance(ledger.get("steps"), list):
+                        found[self.name_of(folder)] = ledger
+                    else:
+                        self.note(f"{self.name_of(folder / LEDGER)} is of an older version")
+        return found
+
+    def curve(self, model):
+        """The training log of a model, of one under way too; None where there is no log."""
+        folder = self.work / model
+        for path in (folder / LOG, beside(folder, ".log")):
+            if path.exists():
+                curve = read_curve(path)
+                if curve.not_numbers:
+                    self.note(f"{self.name_of(path)}: {curve.not_numbers:,} values are not numbers")
+                if curve.damaged:
+                    self.note(f"{self.name_of(path)}: {curve.damaged:,} lines cannot be read")
+                return curve
+        return None
+
+    def test_set(self, domain):
+        """{"source", "references"}: paths of a test set, or None where it is missing."""
+        folder = self.work / "corpora" / domain / "text"
+        try:
+            return {
+                "source": find_text(folder, "test", self.source_lang),
+                "references": find_text(folder, "test", self.target_lang),
+            }
+        except (FileNotFoundError, ValueError) as error:
+            self.note(str(error))
+            return None
+
+    def translations(self, row, test_set, mode="beam"):
+        """Path of what a model made of a test set, or None."""
+        path = self.scores_folder(row.domain, row.model) / f"{test_set}.{mode}.{self.target_lang}"
+        return path if path.exists() else None
+
+    def scores_folder(self, domain, model):
+        return self.work / "scores" / domain / model
+
+    def scored_on(self, row, test_set):
+        """SHA-256 of the references that a row's scores of a test set rest on, or None."""
+        record = self.read(self.scores_folder(row.domain, row.model) / RECORD) or {}
+        ending = f"corpora/{test_set}/text/test.{self.target_lang}"
+        for name, entry in record.get("inputs", {}).items():
+            if name.endswith((ending, ending + ".gz", ending + ".zst")):
+                return entry.get("sha256")
+        return None
+
+    def read(self, path):
+        """A JSON file as a dictionary; None, and a note if it is damaged, where that fails."""
+        path = Path(path)
+        if not path.exists():
+            return None
+        try:
+            record = read_json(path)
+            if not isinstance(record, dict):
+                raise ValueError("it holds no record")
+            return record
+        except (ValueError, OSError):
+            self.note(f"{self.name_of(path)} is damaged and was left out")
+            return None
+
+    def note(self, sentence):
+        """Remember what could not be read."""
+        if sentence not in self.problems:
+            self.problems.append(sentence)
+
+    def name_of(self, path):
+        """A path as people of this run know it, relative to its folder."""
+        path = Path(path)
+        return str(path.relative_to(self.work) if path.is_relative_to(self.work) else path)
+
+    def _stage(self, number, title, folder):
+        out = self.work / folder
+        state = state_of(out)
+        record = self.read(out / RECORD) or {} if state == DONE else {}
+        return Stage(
+            number, title, folder, state, record.get("seconds"), record.get("finished"), record
+        )
+
+    def _scores(self, domain, model):
+        path = self.scores_folder(domain, model) / SCORES
+        record = self.read(path)
+        if record is not None and not isinstance(record.get("test_sets"), dict):
+            self.note(f"{self.name_of(path)} holds no scores and was left out")
+            return None
+        return record
+
+
+def open_run(work):
+    """The run in folder ``work``.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or nothing of a run in it.
+        ValueError: it has no plan, or the plan is damaged.
+    """
+    work = Path(work)
+    if not work.is_dir():
+        raise FileNotFoundError(f"there is no folder {work}; name the --work of a recipe")
+    path = work / PLAN / "run.json"
+    if not path.exists():
+        if not any((work / name).exists() for name in ("corpora", "vocabulary", "teacher")):
+            raise FileNotFoundError(f"{work} holds no run; name the --work of a recipe")
+        raise ValueError(
+            f"{path} is missing, so this run is from before there were plans; start its recipe "
+            "again with the same words, what is done is skipped"
+        )
+    plan = read_json(path)
+    missing = [name for name in ("domains", "source_lang", "target_lang") if name not in plan]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; start the recipe again")
+    return Run(work, plan)
+
+
+def state_of(out):
+    """State of the stage that makes folder ``out``."""
+    half_made = beside(out, ".part").exists() or beside(out, ".log").exists()
+    # the lock of a stage that is up to date is held for a moment, while that is found out
+    if is_locked(out) and (half_made or not out.exists()):
+        return RUNNING
+    if half_made:
+        return STOPPED
+    return DONE if (out / RECORD).exists() else TO_COME
+
+
+def is_locked(out):
+    """Whether a process holds the lock of the stage that makes folder ``out``."""
+    try:
+        with open(beside(out, ".lock")) as file:
+            # shared, so that those who only look do not take one another for the stage
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def read_curve(path):
+    """The ``Curve`` of a training log; of a training that was resumed, the last word counts."""
+    curve = Curve()
+    validations, training = {}, {}
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as log:
+        for line in log:
+            try:
+                entries = list(read_entries([line]))
+            except json.JSONDecodeError:
+                curve.damaged += 1
+                continue
+            for kind, entry in entries:
+                if kind not in ("train_inner", "valid"):
+                    continue
+                entry = {name.removeprefix("valid_"): value for name, value in entry.items()}
+                numbers = {
+                    name: value for name, value in entry.items() if isinstance(value, float)
+                }
+                point = {name: value for name, value in numbers.items() if math.isfinite(value)}
+                curve.not_numbers += len(numbers) - len(point)
+                if "num_updates" in point:
+                    update = point.pop("num_updates")
+                    into = training if kind == "train_inner" else validations
+                    into[update] = {**point, "update": update}
+    curve.validations = [validations[update] for update in sorted(validations)]
+    curve.training = [training[update] for update in sorted(training)]
+    return curve
+
+
+def file_hash(path):
+    """SHA-256 of a file, or None where there is none."""
+    return sha256(path) if path and Path(path).exists() else None
+
+
+def _read_table(path, columns):
+    """Cells of a tab-separated file whose first line names ``columns``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has other columns, or a line has too many or too few cells.
+    """
+    rows = [line.split("\t") for line in read_lines(path)]
+    if not rows or tuple(rows[0]) != columns:
+        raise ValueError(f"{path} does not begin with a line of {', '.join(columns)}")
+    for number, cells in enumerate(rows[1:], start=2):
+        if len(cells) != len(columns):
+            raise ValueError(
+                f"{path}, line {number}: {len(cells)} cells, not {len(columns)} between tabs"
+            )
+    return rows[1:]
