@@ -8,7 +8,7 @@ import os
 import select
 import sys
 import time
-from itertools import groupby
+from itertools import chain, groupby
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -45,66 +45,56 @@ def watch(work, once=False):
         FileNotFoundError, ValueError: there is no run, or no plan.
     """
     watcher = Watcher(work)
-    moment = watcher.look()
-    console = Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False)
     if once:
-        console.print(View(moment, whole=True))
+        console.print(View(watcher.look(), whole=True))
         return 0
-    if console.is_terminal:
-        moment = _draw(watcher, console)
-        console.print(View(moment, whole=True))
-    else:
-        moment = _tell(watcher, lambda text: print(text, flush=True))
-    return 0 if moment.is_finished or not moment.is_still else 1
+    # not what FORCE_COLOR says: a page drawn again and again would fill a log
+    on_screen = sys.stdout.isatty() and not console.is_dumb_terminal
+    moments = _moments(watcher)
+    moment = _draw(moments, console) if on_screen else _tell(moments)
+    return 1 if moment.is_still else 0
 
 
-def _draw(watcher, console):
-    """Draw the view until the run is over or the user leaves; returns the last ``Moment``."""
-    ending = Ending()
-    with _key_presses() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            moment = watcher.look()
-            live.update(View(moment), refresh=True)
-            if ending.is_over(moment):
-                return moment
-            try:
-                if pressed(SECONDS_BETWEEN_LOOKS) in ("q", "Q"):
-                    return moment
-            except KeyboardInterrupt:
-                return moment
+def _moments(watcher):
+    """Yield what each look finds, until the run is finished or nobody has worked on it for a while.
 
-
-def _tell(watcher, say):
-    """Say what changes until the run is over; returns the last ``Moment``."""
-    ending, told = Ending(), Told()
+    Whoever takes them waits in between.
+    """
+    still_since = None
     while True:
         moment = watcher.look()
-        for line in told.news(moment):
-            say(line)
-        if ending.is_over(moment):
-            say(_clock(moment.time) + _last_words(moment))
-            return moment
-        try:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        except KeyboardInterrupt:
-            return moment
+        yield moment
+        still_since = (still_since or moment.time) if moment.is_still else None
+        if moment.is_finished or still_since and moment.time - still_since >= SECONDS_UNTIL_STILL:
+            return
 
 
-class Ending:
-    """Tells whether there is anything left to wait for."""
+def _draw(moments, console):
+    """Draw each moment until the last or until the user leaves; returns that."""
+    moment = next(moments)
+    with contextlib.suppress(KeyboardInterrupt), _key_presses() as pressed:
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            for moment in chain([moment], moments):
+                live.update(View(moment), refresh=True)
+                if pressed(0 if moment.is_finished else SECONDS_BETWEEN_LOOKS) in ("q", "Q"):
+                    break
+    console.print(View(moment, whole=True))
+    return moment
 
-    def __init__(self):
-        self._still_since = None
 
-    def is_over(self, moment):
-        """Whether the run is finished, or nobody has worked on it for some seconds."""
-        if moment.is_finished:
-            return True
-        if not moment.is_still:
-            self._still_since = None
-            return False
-        self._still_since = self._still_since or moment.time
-        return moment.time - self._still_since >= SECONDS_UNTIL_STILL
+def _tell(moments):
+    """Print what changes from moment to moment; returns the last."""
+    told, moment = Told(), next(moments)
+    with contextlib.suppress(KeyboardInterrupt):
+        for moment in chain([moment], moments):
+            for line in told.news(moment):
+                print(line, flush=True)
+            if not moment.is_finished:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+    if moment.is_finished or moment.is_still:
+        print(_clock(moment.time) + _last_words(moment), flush=True)
+    return moment
 
 
 @contextlib.contextmanager
@@ -187,7 +177,7 @@ def _standing(moment):
     if left := moment.seconds_left():
         text += f", about {duration(left[0])} left"
         if left[1]:
-            text += f" and what has no like yet: {', '.join(left[1])}"
+            text += f", not counting {', '.join(left[1])} (not timed yet)"
     return text
 
 
@@ -249,11 +239,13 @@ def _line(number, title, members, width):
     else:
         text, style = "to come", STYLES[TO_COME]
     if len(members) > 1:
-        text += f", {len(members)} steps" if len(done) in (0, len(members)) else (
-            f", {len(done)} of {len(members)} steps done"
-        )  # fmt: skip
+        begun = any(stage.state != TO_COME for stage in members) and len(done) < len(members)
+        text += f", {len(done)} of {len(members)} steps done" if begun else f", {len(members)} steps"
+    room = max(8, min(30, width - 36))
+    if len(title) > room:
+        title = title[: room - 1] + "…"
     line = Text(f"{number:>5}  ", style="dim", no_wrap=True, overflow="ellipsis")
-    line.append(f"{title:<{max(16, min(28, width - 44))}}  ", style="none")
+    line.append(f"{title:<{room}}  ", style="none")
     line.append(text, style=style)
     return line
 
@@ -281,7 +273,7 @@ def _stage(stage, width):
         parts.append(Text(stage.error, style=STYLES[FAILED]))
     if stage.state != RUNNING:
         parts.append(Text(f"its output: {stage.folder}.log", style="dim"))
-    return Padding(Group(*parts), (0, 0, 0, 2 * INDENT - 1))
+    return Padding(Group(*parts), (0, 0, 0, 2 * INDENT - 1), expand=False)
 
 
 def _left(progress):
@@ -319,7 +311,7 @@ def _scores(moment, width):
             cells += [_bleu(row, name) for name in (domain, GENERAL)]
             table.add_row(*map(Text, cells))
         tables += [table, Text()]
-    return Padding(Group(*tables), (0, 0, 0, INDENT - 1))
+    return Padding(Group(*tables), (0, 0, 0, INDENT - 1), expand=False)
 
 
 def _bleu(row, test_set):

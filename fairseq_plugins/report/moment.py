@@ -113,17 +113,17 @@ class Moment:
         """
         pace, untimed, left, running = self._pace(), [], 0.0, [0.0]
         for stage in self.in_state(RUNNING, STOPPED, FAILED, TO_COME):
-            own = stage.progress.seconds_left if stage.state == RUNNING else None
-            if own is not None:
-                running.append(own)
-            elif stage.kind not in pace:
+            known = pace.get(stage.kind)
+            if stage.state == RUNNING and stage.progress.is_whole:
+                running.append(stage.progress.seconds_left)
+            elif known is None:
                 untimed.append(stage.folder)
             elif stage.state == RUNNING:
-                running.append(max(0.0, pace[stage.kind][1] - (stage.elapsed or 0.0)))
+                running.append(max(0.0, known[1] - (stage.elapsed or 0.0)))
             else:
-                left += pace[stage.kind][0]
-        known = left + max(running)
-        return (known, untimed) if known and len(untimed) <= MOST_UNTIMED else None
+                left += known[0]
+        left += max(running)
+        return (left, untimed) if left and len(untimed) <= MOST_UNTIMED else None
 
     def _pace(self):
         """{kind: (clock seconds for each finished stage, median of their own seconds)}."""

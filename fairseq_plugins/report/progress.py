@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.stage import beside
+from data_prep.stage import FAILURE, beside
 from data_prep.training_log import read_entries
 
 CHUNK = 1 << 20  # bytes that are read at a time
@@ -34,12 +34,14 @@ class Progress:
         share: done, 0 to 1, or None where it cannot be told.
         seconds_left: of this work, estimated from its speed so far, or None.
         may_end_early: whether ``seconds_left`` is the longest that it can take at this speed.
+        is_whole: whether ``seconds_left`` is that of the whole stage, not of one of its parts.
     """
 
     words: tuple = ()
     share: float | None = None
     seconds_left: float | None = None
     may_end_early: bool = False
+    is_whole: bool = False
 
 
 @dataclass
@@ -135,7 +137,8 @@ class Training:
         if self.tokens_per_second is not None:
             words.append(f"{self.tokens_per_second:,.0f} tokens/s")
         share = min(1.0, self.update / self.most_updates) if self.most_updates else None
-        return Progress(tuple(words), share, self.seconds_left(silent), self.patience > 0)
+        left = self.seconds_left(silent)
+        return Progress(tuple(words), share, left, self.patience > 0, left is not None)
 
 
 class StageLog:
@@ -184,8 +187,8 @@ class StageLog:
             self.bar, self.last_line, self.error = None, "", None
             if self.training:
                 self.training.begin_again()
-        elif line.startswith("dad-stage: error: "):
-            self.error = line.removeprefix("dad-stage: error: ").partition(";")[0]
+        elif line.startswith(FAILURE):
+            self.error = line.removeprefix(FAILURE)
         elif line.strip():
             self.bar, self.last_line = None, "".join(filter(str.isprintable, line)).strip()
             if "| INFO | " in line:
