@@ -71,7 +71,7 @@ class Moment:
         run: ``Run``.
         stages: ``StageNow`` of every stage of the plan, in order.
         rows: {domain: [``Row``]}, those without scores too.
-        dev: {model: highest dev BLEU of its finished training}.
+        dev: {model: highest dev BLEU of its finished training, None where it was not measured}.
         time: of the look, seconds since the epoch.
         is_alive: whether the recipe that wrote the plan is there.
     """
@@ -171,7 +171,8 @@ class Watcher:
             self._rows = {domain: run.rows(domain) for domain in run.domains}
             models = {row.model for rows in self._rows.values() for row in rows}
             for model in models & done.keys():
-                self._dev[model] = _best_dev(run.work / model / LOG)
+                if self._rows_of is None or self._rows_of.get(model) != done[model]:
+                    self._dev[model] = _best_dev(run.work / model / LOG)
             self._rows_of = done
         return Moment(run, stages, self._rows, self._dev, now, _is_alive(run, stages))
 

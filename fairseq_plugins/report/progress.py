@@ -16,6 +16,7 @@ from data_prep.stage import FAILURE, beside
 from data_prep.training_log import read_entries
 
 CHUNK = 1 << 20  # bytes that are read at a time
+LONGEST_LINE = 300  # characters of a line that is shown
 LONGEST_TAIL = 1 << 16  # bytes of a line without an end that are kept
 _SETTING = re.compile(r"'(max_update|patience)': (\d+)")
 _BAR = re.compile(
@@ -190,7 +191,7 @@ class StageLog:
         elif line.startswith(FAILURE):
             self.error = line.removeprefix(FAILURE)
         elif line.strip():
-            self.bar, self.last_line = None, "".join(filter(str.isprintable, line)).strip()
+            self.bar, self.last_line = None, _printable(line)
             if "| INFO | " in line:
                 self._take_entry(line)
 
@@ -313,6 +314,11 @@ def _read(path):
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def _printable(line):
+    """A line of a log that cannot do harm to a terminal, nor fill it."""
+    return "".join(filter(str.isprintable, line)).strip()[:LONGEST_LINE]
 
 
 def _number(text):

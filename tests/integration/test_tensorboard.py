@@ -78,7 +78,7 @@ def test_tensorboard_shows_every_model_apart_and_the_run_takes_no_notice(outside
             assert max(points) == 6
 
     for model in map(Path, ("teacher/general", "student/9")):
-        assert "tensorboard" not in read_text(model / "command.txt")[0]
+        assert "--tensorboard" not in read_text(model / "command.txt")[0]
         assert not any("tfevents" in name for name in read_json(model / "stage.json")["outputs"])
     before = os.stat("student/9/model.pt").st_mtime_ns
     monkeypatch.delenv("DAD_TENSORBOARD")
