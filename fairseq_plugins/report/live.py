@@ -104,7 +104,7 @@ def _key_presses():
         return None
 
     try:
-        tty.setcbreak(terminal)
+        tty.setcbreak(terminal, termios.TCSANOW)  # keys that were pressed early count
         yield pressed
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)

@@ -62,8 +62,7 @@ def _head(moment):
         what.append(f"student {plan['size']}")
     if plan.get("configurations"):
         what.append("configurations " + ", ".join(map(str, sorted(plan["configurations"]))))
-    title = Text(str(run.work), style="bold")
-    title.append(": " + ", ".join(what), style="none")
+    title = Text().append(str(run.work), "bold").append(": " + ", ".join(what))
     state = FAILED if moment.in_state(FAILED) else STOPPED if moment.is_still else None
     return Group(title, Text(standing(moment) + ".", style=STYLES.get(state, "")))
 
@@ -145,22 +144,21 @@ def _line(number, title, stages, width):
         text += f", {done} of {len(stages)} steps done" if is_begun else f", {len(stages)} steps"
     room = max(8, min(30, width - 40))
     title = title if len(title) <= room else title[: room - 1] + "…"
-    line = Text(f"{number:>{NUMBER}}  ", style="dim", no_wrap=True, overflow="ellipsis")
-    line.append(f"{title:<{room}}  ", style="none")
-    line.append(text, style=STYLES[state])
-    return line
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f"{number:>{NUMBER}}  ", "dim").append(f"{title:<{room}}  ")
+    return line.append(text, STYLES[state])
 
 
 def _stage(stage, width):
     """A stage that is half made, with all that is known of it."""
-    head = Text(stage.folder, style="bold")
     lasting = f" for {duration(stage.elapsed)}" if stage.elapsed is not None else ""
-    head.append(f"  {stage.state}{lasting}", style=STYLES[stage.state])
+    head = Text().append(stage.folder, "bold")
+    head.append(f"  {stage.state}{lasting}", STYLES[stage.state])
     parts, progress = [head], stage.progress
     if stage.state == RUNNING and progress.share is not None:
         bar = Table.grid(padding=(0, 1))
         bar.add_column(width=max(10, min(40, width - 44)))
-        bar.add_row(ProgressBar(100, 100 * progress.share), Text(left(progress), no_wrap=True))
+        bar.add_row(_bar(progress.share), Text(left(progress), no_wrap=True))
         parts.append(bar)
     if progress.words and not stage.error:
         parts.append(Text(", ".join(progress.words)))
@@ -173,10 +171,14 @@ def _stage(stage, width):
     return Padding(Group(*parts), (0, 0, 0, INDENT), expand=False)
 
 
+def _bar(share):
+    return ProgressBar(100, 100 * share, complete_style="cyan", finished_style="cyan")
+
+
 def left(progress):
     """What is done of a piece of work and how long the rest takes; '' where that is not known."""
     words = [f"{100 * progress.share:.0f} %"] if progress.share is not None else []
-    if progress.seconds_left is not None:
+    if (progress.seconds_left or 0) >= 1:  # else it is over at any moment, or slower than it was
         most = "at most" if progress.may_end_early else "about"
         words.append(f"{most} {duration(progress.seconds_left)} left")
     return ", ".join(words)
