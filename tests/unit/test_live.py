@@ -568,8 +568,8 @@ def test_names_are_shown_as_they_are(work):
     "situation, words",
     [
         ("fresh", "0 of 7 steps done, 16 min 40 s since the start"),
-        ("stopped", "0 of 7 steps done, nothing is running. Start the same recipe again, it goes on "
-                    "from here"),
+        ("stopped", "0 of 7 steps done, nothing is running. Start the same recipe again, it goes "
+                    "on from here"),
         ("failed", f"0 of 7 steps done, failed: {FIRST}, nothing is running. Once that is mended, "
                    "start the same recipe again, it goes on from here"),
         ("failed, another runs",
