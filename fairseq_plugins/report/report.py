@@ -1,32 +1,38 @@
-"""Print the table of a run: what each configuration scored and what each step bought.
+"""Write the report of a run: what to ship, what each step bought, how sure that is.
 
-Reads folders made by dad-evaluate and, for the last column, a file made by
-dad-speed. Writes into --out:
+Reads the folder of a run (--work of a recipe) and writes into --out, for a domain:
 
-  table.txt     what is printed
+  report.html   the page: one file, opens without a network, prints, reads on a phone
+  report.md     the same in short, for a forge
+  report.json   everything as data; pydoc fairseq_plugins.report.findings explains it
+  table.txt     the table, which is printed, too
   table.md      the same table in Markdown
   scores.tsv    the scores alone; the same run gives the same bytes again
-  report.json   everything, with signatures
 
-Example:
-  dad-report --domain medical --references corpora/medical/text --target-lang en \\
-      --scores scores/medical/student/small/9/medical \\
-      --scores scores/medical/student/small/7/medical --out report/medical \\
-      --compare 9:7:"second distillation, adapted teacher"
+A run that is not finished has a report, too: it says at its top how far the run is. Without
+--domain every domain gets its report, and without --out they go to WORK/report/NAME-by-hand.
+
+--compare lays two runs side by side: settings that differ, scores, speed, and where both have the
+same test set whether the difference is more than noise. --watch shows a run while it goes on.
+
+Examples:
+  dad-report --work runs/medical
+  dad-report --work runs/medical --domain medical --out medical-report
+  dad-report --compare runs/medical runs/medical-replay --out replay-or-not
+  dad-report --work runs/medical --watch
 """
 
 from pathlib import Path
 
-from tabulate import tabulate
+from tqdm import tqdm
 
 from data_prep import command
-from data_prep.files import find_text, write_whole, write_whole_folder
-from data_prep.manifest import commit, package_versions, read_json, write_json
-from fairseq_plugins.evaluation.comparison import compare
-from fairseq_plugins.evaluation.evaluate import SCORES
+from data_prep.files import write_whole, write_whole_folder
+from data_prep.manifest import commit, package_versions, write_json
+from fairseq_plugins.report import findings, page, tables, two_runs
+from fairseq_plugins.report.run import open_run
 
-GENERAL = "general"
-NOISE = 0.05  # p-value from which on a difference is called noise
+JSON = "report.json"
 
 
 def main():
@@ -35,132 +41,107 @@ def main():
 
 def _main():
     parser = command.parser(__doc__, "dad-report")
-    parser.add_argument("--domain", required=True, help="name of the in-domain test set")
+    parser.add_argument("--work", metavar="WORK", help="folder of the run")
+    parser.add_argument("--domain", metavar="NAME", help="one of its domains (default: all)")
     parser.add_argument(
-        "--scores", action="append", required=True, metavar="DIR",
-        help="folder made by dad-evaluate; one for each row, in the order of the rows",
+        "--out", metavar="DIR",
+        help="folder to make, in place of an older report there; several domains get a folder "
+        "each in it (default: WORK/report/NAME-by-hand)",
     )  # fmt: skip
     parser.add_argument(
-        "--references", required=True, metavar="DIR",
-        help="text folder of the in-domain test set, for the paired bootstrap",
-    )  # fmt: skip
-    parser.add_argument("--target-lang", required=True, help="language code of the translations")
-    parser.add_argument("--speed", help="file made by dad-speed")
-    parser.add_argument(
-        "--compare", action="append", default=[], metavar="NEW:OLD:WORDS",
-        help="two rows by name, and what lies between them in words; may be repeated",
-    )  # fmt: skip
-    parser.add_argument("--note", action="append", default=[], help="sentence to put below")
-    parser.add_argument("--out", required=True, help="folder to make")
+        "--compare", nargs=2, metavar=("A", "B"), help="folders of two runs to lay side by side"
+    )
+    parser.add_argument("--watch", action="store_true", help="show the run while it goes on")
     args = parser.parse_args()
+    if args.compare:
+        if args.work or args.watch or not args.out:
+            parser.error("--compare A B goes with --out DIR, not with --work or --watch")
+        return _compare(*args.compare, args.domain, Path(args.out))
+    if not args.work:
+        parser.error("--work WORK says which run, or --compare A B which two")
+    if args.watch:
+        from fairseq_plugins.report import live
 
-    rows = {}
-    for folder in map(Path, args.scores):
-        record = read_json(folder / SCORES)
-        rows[record["name"]] = {**record, "folder": str(folder)}
-    speeds = read_json(args.speed) if args.speed else None
-    references = find_text(args.references, "test", args.target_lang)
-    steps = [_step(text, rows, args.domain, references, args.target_lang) for text in args.compare]
-    with write_whole_folder(args.out) as part:
-        text = _text(rows, steps, speeds, args.domain, args.note)
+        return live.watch(args.work)
+    return _report(args.work, args.domain, args.out)
+
+
+def _report(work, domain, out):
+    run = open_run(work)
+    domains = _chosen(run.domains, domain, work)
+    for name in domains:
+        if out is None:
+            folder = run.work / "report" / f"{name}-by-hand"
+        else:
+            folder = Path(out) / name if len(domains) > 1 else Path(out)
+        report = write(run, name, folder)
+        print(tables.as_text(report), end="")
+        if out is None or not folder.name.endswith(".part"):  # else a stage, which tells the place
+            print(f"\n{folder / 'report.html'}: open it in a browser")
+
+
+def write(run, domain, folder):
+    """Write all files of one domain's report into ``folder`` and return it as data.
+
+    Raises:
+        FileExistsError: the folder is there and holds no report of ours.
+    """
+    with write_whole_folder(folder, replace=_is_report(folder)) as part:
+        with tqdm(desc=f"{domain}: comparing", unit=" pairs", **command.bar_settings()) as bar:
+            report = findings.find(run, domain, progress=bar.update)
         for name, content in (
-            ("table.txt", text),
-            ("table.md", tabulate(*_table(rows, speeds, args.domain), tablefmt="github") + "\n"),
-            ("scores.tsv", _tsv(rows, steps, args.domain)),
+            ("report.html", page.as_html(report)),
+            ("report.md", page.as_markdown(report)),
+            ("table.txt", tables.as_text(report)),
+            ("table.md", tables.as_markdown(report)),
+            ("scores.tsv", tables.as_tsv(report)),
         ):
             with write_whole(part / name) as out:
                 out.write(content)
-        write_json(
-            part / "report.json",
-            {
-                "domain": args.domain, "systems": rows, "steps": steps, "speed": speeds,
-                "versions": package_versions(), "commit": commit(),
-            },
-        )  # fmt: skip
-    print(text, end="")
+        write_json(part / JSON, _signed(report))
+    return report
 
 
-def _step(text, rows, domain, references, tgt_lang):
-    """One ``--compare`` with its paired bootstrap."""
-    new, old, words = (text.split(":", 2) + ["", ""])[:3]
-    for name in (new, old):
-        if name not in rows:
-            raise ValueError(f"--compare {text}: there is no row {name!r}, only {', '.join(rows)}")
-    files = [Path(rows[name]["folder"]) / f"{domain}.beam.{tgt_lang}" for name in (new, old)]
-    return {"new": new, "old": old, "words": words, **compare(*files, references, tgt_lang)}
-
-
-def _table(rows, speeds, domain):
-    """Cells and headers of the table."""
-    headers = ["model", "trained on", "parameters", f"BLEU {domain}", "greedy", "chrF",
-               "BLEU general", "MB"]  # fmt: skip
-    if speeds:
-        headers.append("sentences/s")
-    cells = []
-    for row in rows.values():
-        scored = row["test_sets"][domain]
-        beam, greedy = scored["beam"], scored["greedy"]
-        general = row["test_sets"][GENERAL]["beam"]["bleu"]
-        line = [
-            row["name"],
-            row["label"],
-            f"{row['counts']['parameters'] / 1e6:.2f} M",
-            f"{beam['bleu']['score']:.1f} ± {beam['bleu']['interval']:.1f}",
-            f"{greedy['bleu']['score']:.1f}",
-            f"{beam['chrf']['score']:.1f} ± {beam['chrf']['interval']:.1f}",
-            f"{general['score']:.1f} ± {general['interval']:.1f}",
-            f"{row['counts']['bytes'] / 1e6:.1f}",
-        ]
-        if speeds:
-            line.append(f"{speeds['sentences_per_second'][row['model']]['beam']:,.0f}")
-        cells.append(line)
-    return cells, headers
-
-
-def _text(rows, steps, speeds, domain, notes):
-    table = tabulate(*_table(rows, speeds, domain), tablefmt="simple", disable_numparse=True)
-    lines = [table, ""]
-    if steps:
-        lines += [f"What each step bought on {domain} (BLEU, paired bootstrap):"]
-        width = max(len(step["words"]) for step in steps)
-        for step in steps:
-            verdict = "within noise" if step["p_value"] >= NOISE else "significant"
-            lines.append(
-                f"  {step['words']:<{width}}  {step['difference']:+5.1f}  "
-                f"(p = {step['p_value']:.3f}, {verdict}; {step['old']} → {step['new']})"
-            )
-        lines.append("")
-    first = next(iter(rows.values()))
-    scored = first["test_sets"][domain]
-    lines += [
-        f"BLEU: beam {first['beam']}, ± half of the 95 % interval, {scored['lines']:,} sentences; "
-        f"{scored['beam']['bleu']['signature']}",
-        f"chrF: {scored['beam']['chrf']['signature']}",
-        "BLEU, MB and sentences/s are those of the exported model (CTranslate2), as it would ship.",
-    ]
-    if speeds:
-        lines.append(
-            f"sentences/s: beam {speeds['beam']}, {speeds['workers']} CPU workers of "
-            f"{speeds['threads_per_worker']} thread, {speeds['sentences']:,} sentences in batches"
+def _compare(first, second, domain, out):
+    runs = [open_run(first), open_run(second)]
+    shared = [name for name in runs[0].domains if name in runs[1].domains]
+    if not shared:
+        raise ValueError(
+            f"{first} and {second} have no domain in common: {', '.join(runs[0].domains)} and "
+            f"{', '.join(runs[1].domains)}"
         )
-    return "\n".join([*lines, *notes]) + "\n"
+    for name in (domains := _chosen(shared, domain, "both runs")):
+        folder = out / name if len(domains) > 1 else out
+        comparison = two_runs.find(*runs, name)
+        with write_whole_folder(folder, replace=_is_report(folder)) as part:
+            for file, content in (
+                ("report.html", page.difference_as_html(comparison)),
+                ("report.md", page.difference_as_markdown(comparison)),
+                ("table.txt", two_runs.as_text(comparison)),
+            ):
+                with write_whole(part / file) as written:
+                    written.write(content)
+            write_json(part / JSON, _signed(comparison))
+        print(two_runs.as_text(comparison), end="")
+        print(f"\n{folder / 'report.html'}: open it in a browser")
 
 
-def _tsv(rows, steps, domain):
-    lines = ["system\ttest set\tdecoding\tmetric\tscore\tinterval\tsignature"]
-    for row in rows.values():
-        for test_set in (domain, GENERAL):
-            for mode in ("beam", "greedy"):
-                for metric, entry in row["test_sets"][test_set][mode].items():
-                    values = (entry["score"], entry["interval"], entry["signature"])
-                    lines.append(
-                        "\t".join(map(str, (row["name"], test_set, mode, metric, *values)))
-                    )
-    for step in steps:
-        values = (step["difference"], step["p_value"], step["signature"])
-        lines.append("\t".join(map(str, (f"{step['new']} - {step['old']}", domain, "beam",
-                                         "bleu difference", *values))))  # fmt: skip
-    return "\n".join(lines) + "\n"
+def _chosen(domains, domain, where):
+    if domain is None:
+        return domains
+    if domain not in domains:
+        raise ValueError(f"there is no domain {domain!r} in {where}, only {', '.join(domains)}")
+    return [domain]
+
+
+def _is_report(folder):
+    """Whether a folder is a report that may be replaced, and not one that a stage made."""
+    return (folder / JSON).exists() and not (folder / "stage.json").exists()
+
+
+def _signed(record):
+    """With what the report itself was made by."""
+    return {**record, "written_by": {"versions": package_versions(), "commit": commit()}}
 
 
 if __name__ == "__main__":

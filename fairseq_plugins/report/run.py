@@ -205,9 +205,9 @@ class Run:
             self.note(str(error))
             return None
 
-    def translations(self, row, test_set, mode="beam"):
-        """Path of what a model made of a test set, or None."""
-        path = self.scores_folder(row.domain, row.model) / f"{test_set}.{mode}.{self.target_lang}"
+    def translations(self, domain, model, test_set, mode="beam"):
+        """Path of what a model of a domain's table made of a test set, or None."""
+        path = self.scores_folder(domain, model) / f"{test_set}.{mode}.{self.target_lang}"
         return path if path.exists() else None
 
     def scores_folder(self, domain, model):

@@ -1,0 +1,477 @@
+"""What a run found, for one domain, as data: this is report.json.
+
+``find`` returns a dictionary of plain values (a number that is not known is null):
+
+  domain, source_lang, target_lang, size, languages
+  finished        whether all that the domain's table needs is done
+  states          {"done": stages, "running", "stopped", "to come"}
+  stages          [{"number", "title", "folder", "state", "seconds", "kind"}]; kind is training,
+                  decoding or other
+  problems        sentences about files that are missing, damaged or do not belong together
+  rows            the table: [{"name", "label", "model", "kind", "state", "parameters",
+                  "embedding_parameters", "bytes", "updates", "in_domain", "general", "speed"}];
+                  kind is teacher, general student or student; state is "scored", "to come" or
+                  "another test set"; in_domain and general are what dad-evaluate wrote of a test
+                  set, speed what dad-speed wrote of the model
+  steps           [{"new", "old", "words", "difference" in BLEU, "p_value", "signature", "kind"}];
+                  kind is "distance" from a student to its teacher, else "step"
+  recommended     {"name", "rivals": [{"name", "difference", "p_value"}], "teacher", "start"} or
+                  null; rivals are students that the paired bootstrap cannot tell from it
+  fronts          {"speed": [names], "size": [names]}: models that no other beats in both BLEU and
+                  sentences a second, or BLEU and bytes
+  forgetting      [{"name", "start", "in_domain": [before, after], "general": [before, after]}]
+  curves          {model: {"name", "dev", "kept", "validations", "training"}}
+  ledgers         [{"folder", "kind", "read", "kept", "steps": [{"step", "read", "dropped",
+                  "repaired", "examples"}], "pairs"}]
+  seconds         {"training", "decoding", "other", "all"}
+  indicators      [{"key", "title", "definition", "source", "counts", "rows": {name: {"value",
+                  "count", "of", "shown"}}}]
+  sentences       see ``sentences.choose``
+  speed           what dad-speed wrote, without the models
+  verdict         [{"title", "text", "tone", "points"}]: see ``verdict``
+  provenance      {"command", "started", "versions", "commits", "test_sets", "signatures", "seeds",
+                  "machine", "trainings"}
+"""
+
+import math
+
+from data_prep.files import count_lines, find_text
+from data_prep.stage import RECORD
+from fairseq_plugins.evaluation.comparison import compare
+from fairseq_plugins.report import sentences
+from fairseq_plugins.report.run import DONE, GENERAL, TO_COME, file_hash
+from fairseq_plugins.report.verdict import judge
+
+NOISE = 0.05  # p-value from which on a difference is called noise
+
+TRAINING = {"train.sh"}
+DECODING = {"distil.sh", "dad-evaluate", "dad-generate", "dad-cache-teacher"}
+
+
+def find(run, domain, progress=lambda: None):
+    """Everything that a report of one domain says; see the module's docstring.
+
+    Args:
+        run: ``run.Run``.
+        domain: one of its domains.
+        progress: called after each comparison of two systems, the slow part.
+    """
+    stages = run.stages()
+    rows = [_row(run, row) for row in run.rows(domain)]
+    by_name = {row["name"]: row for row in rows}
+    speed = run.speed(domain)
+    for row in rows:
+        row["speed"] = _speed_of(speed, row["model"])
+    steps = [
+        found
+        for step in run.steps(domain)
+        if (found := _step(run, domain, by_name, step)) and (progress() or True)
+    ]
+    recommended = _recommend(run, domain, by_name, steps, progress)
+    report = {
+        "domain": domain,
+        "source_lang": run.source_lang,
+        "target_lang": run.target_lang,
+        "size": run.plan.get("size"),
+        **_state(stages, domain, run.domains),
+        "stages": [_stage(stage) for stage in stages],
+        "rows": rows,
+        "steps": steps,
+        "recommended": recommended,
+        "fronts": {
+            "speed": _front(rows, lambda row: _path(row, "speed", "beam", "sentences_per_second")),
+            "size": _front(rows, lambda row: -row["bytes"] if row["bytes"] else None),
+        },
+        "forgetting": _forgetting(by_name, steps),
+        "curves": _curves(run, domain, rows),
+        "ledgers": [_ledger(folder, ledger) for folder, ledger in run.ledgers().items()],
+        "seconds": _seconds(stages),
+        "indicators": _indicators(rows),
+        "sentences": _sentences(run, domain, by_name, recommended),
+        "speed": {name: value for name, value in speed.items() if name != "models"}
+        if speed else None,
+        "provenance": _provenance(run, domain, stages, rows, speed),
+    }  # fmt: skip
+    report["verdict"] = judge(report)
+    report["problems"] = list(run.problems)
+    return without_nan(report)
+
+
+def bleu(row, place="in_domain"):
+    """Beam BLEU of a row, or None."""
+    return _path(row, place, "beam", "bleu", "score")
+
+
+def without_nan(value):
+    """The same data with null for numbers that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {name: without_nan(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _path(record, *names):
+    for name in names:
+        record = record.get(name) if isinstance(record, dict) else None
+    return record
+
+
+# -- rows and steps ------------------------------------------------------------------------
+
+
+def _row(run, row):
+    """A row's scores, as far as they are of the test sets that lie in the run's folder now."""
+    found = {
+        "name": row.name, "label": row.label, "model": row.model, "kind": row.kind,
+        "general_domain": row.is_general, "state": TO_COME, "parameters": None,
+        "embedding_parameters": None, "bytes": None, "in_domain": None, "general": None,
+        "beam": None, "updates": _kept_update(run, row.model),
+    }  # fmt: skip
+    if row.scores is None:
+        return found
+    counts = row.scores.get("counts", {})
+    found["state"] = "scored"
+    found["beam"] = row.scores.get("beam")
+    for name in ("parameters", "embedding_parameters", "bytes"):
+        found[name] = counts.get(name)
+    for place, test_set in (("in_domain", row.domain), ("general", GENERAL)):
+        entry = row.scores["test_sets"].get(test_set)
+        if _path(entry, "beam", "bleu", "score") is None:
+            run.note(f"the scores of {row.name} do not cover the test set {test_set}")
+        elif _of_another_test_set(run, row, test_set, entry):
+            run.note(
+                f"the scores of {row.name} on {test_set} are of another test set than the one in "
+                f"corpora/{test_set}/text, and were left out; run the chain again"
+            )
+        else:
+            found[place] = entry
+    if found["in_domain"] is None:
+        found["state"] = "another test set"
+    return found
+
+
+def _of_another_test_set(run, row, test_set, entry):
+    paths = run.test_set(test_set)
+    if paths is None:
+        return False
+    scored_on = run.scored_on(row, test_set)
+    if scored_on is not None:
+        return scored_on != file_hash(paths["references"])
+    return entry.get("lines") != count_lines(paths["references"])
+
+
+def _kept_update(run, model):
+    """The update whose checkpoint was kept, or None."""
+    return _path(run.read(run.work / model / "manifest.json"), "counts", "updates")
+
+
+def _speed_of(speed, model):
+    for path, entry in (speed or {}).get("models", {}).items():
+        if path == f"exported/{model}" or path.endswith(f"/exported/{model}"):
+            return entry
+    return None
+
+
+def _step(run, domain, rows, step):
+    """A comparison of two rows; None as long as one of them has no score."""
+    new, old = rows.get(step.new), rows.get(step.old)
+    if new is None or old is None:
+        run.note(f"plan/{domain}.steps.tsv names a row that is not in the table: {step.words}")
+        return None
+    if bleu(new) is None or bleu(old) is None:
+        return None
+    kind = "distance" if old["kind"] == "teacher" and new["kind"] == "student" else "step"
+    return {
+        "new": step.new, "old": step.old, "words": step.words, "kind": kind,
+        **_compared(run, domain, new, old),
+    }  # fmt: skip
+
+
+def _compared(run, domain, new, old):
+    """Difference in BLEU; with p-value where both translations and references are there."""
+    paths = run.test_set(domain)
+    files = [run.translations(domain, row["model"], domain) for row in (new, old)]
+    if paths and all(files):
+        try:
+            return compare(*files, paths["references"], run.target_lang)
+        except ValueError as error:
+            run.note(str(error))
+    else:
+        run.note(f"{new['name']} and {old['name']} have no translations left to compare")
+    return {"difference": round(bleu(new) - bleu(old), 2), "p_value": None, "signature": None}
+
+
+def _recommend(run, domain, rows, steps, progress):
+    """The in-domain student with the highest BLEU, and those that cannot be told from it."""
+    students = [
+        row for row in rows.values() if row["kind"] == "student" and bleu(row) is not None
+    ]
+    if not students:
+        return None
+    best = max(students, key=bleu)
+    rivals = []
+    for row in students:
+        if row is not best:
+            found = _compared(run, domain, row, best)
+            progress()
+            if found["p_value"] is None or found["p_value"] >= NOISE:
+                rivals.append({"name": row["name"], **found})
+    of_best = [step for step in steps if step["new"] == best["name"]]
+    teachers = [step["old"] for step in of_best if step["kind"] == "distance"]
+    if not teachers:
+        adapted = f"teacher/{domain}"
+        teachers = [row["name"] for row in rows.values() if row["model"] == adapted]
+    starts = [
+        step["old"] for step in of_best if rows[step["old"]]["kind"] == "general student"
+    ]
+    return {
+        "name": best["name"],
+        "rivals": sorted(rivals, key=lambda rival: -rival["difference"]),
+        "students": len(students),
+        "teacher": next(iter(teachers), None),
+        "start": next(iter(starts), None),
+    }
+
+
+def _front(rows, gain):
+    """Names of the rows that no other row beats in BLEU without losing in ``gain``, worst first."""
+    points = [
+        (gain(row), bleu(row), row["name"])
+        for row in rows
+        if gain(row) is not None and bleu(row) is not None
+    ]
+    return [
+        name
+        for own_gain, own, name in sorted(points, reverse=True)
+        if not any(
+            other_gain >= own_gain and other >= own and (other_gain, other) != (own_gain, own)
+            for other_gain, other, _ in points
+        )
+    ]
+
+
+def _forgetting(rows, steps):
+    """In-domain and general BLEU before and after each adaptation."""
+    found = []
+    for step in steps:
+        new, old = rows[step["new"]], rows[step["old"]]
+        if new["general_domain"] or not old["general_domain"]:
+            continue
+        if (new["kind"] == "teacher") != (old["kind"] == "teacher"):
+            continue
+        general = [bleu(old, "general"), bleu(new, "general")]
+        if None not in general:
+            found.append(
+                {"name": new["name"], "start": old["name"], "in_domain": [bleu(old), bleu(new)],
+                 "general": general}
+            )  # fmt: skip
+    return found
+
+
+# -- how it came about ---------------------------------------------------------------------
+
+
+def kind_of(command):
+    """Whether a stage's command trains, decodes, or does something else."""
+    word = command[0] if command else ""
+    return "training" if word in TRAINING else "decoding" if word in DECODING else "other"
+
+
+def _stage(stage):
+    return {
+        "number": stage.number, "title": stage.title, "folder": stage.folder,
+        "state": stage.state, "seconds": stage.seconds, "kind": kind_of(stage.command),
+    }  # fmt: skip
+
+
+def _state(stages, domain, domains):
+    """Whether all that a domain's report rests on is done, and how many stages are how far."""
+    own = next((stage.number for stage in stages if stage.folder == f"report/{domain}"), None)
+    others = {name for other in domains if other != domain for name in (other, f"{other}-scratch")}
+    needed = [
+        stage
+        for stage in stages
+        if stage.folder != f"report/{domain}"
+        and (own is None or stage.number <= own)
+        and not others & set(stage.folder.split("/"))
+    ]
+    states = {}
+    for stage in needed:
+        states[stage.state] = states.get(stage.state, 0) + 1
+    return {"finished": all(stage.state == DONE for stage in needed), "states": states}
+
+
+def _seconds(stages):
+    found = {"training": 0.0, "decoding": 0.0, "other": 0.0}
+    for stage in stages:
+        if stage.seconds is not None:
+            found[kind_of(stage.command)] += stage.seconds
+    return {**found, "all": sum(found.values())}
+
+
+def _curves(run, domain, rows):
+    found = {}
+    for row in rows:
+        curve = run.curve(row["model"])
+        if curve is None:
+            if row["state"] != TO_COME:
+                run.note(f"{row['model']} has no training log, so it has no learning curve")
+            continue
+        if not curve.validations and not curve.training:
+            run.note(f"the training log of {row['model']} holds no scores (yet)")
+            continue
+        found[row["model"]] = {
+            "name": row["name"],
+            "dev": GENERAL if row["general_domain"] else domain,
+            "kept": row["updates"],
+            "validations": curve.validations,
+            "training": curve.training,
+        }
+    return found
+
+
+def _ledger(folder, ledger):
+    """A cleaning's or a selection's ledger in one shape."""
+    steps = [
+        {
+            "step": str(step.get("step", "")),
+            "read": step.get("read", 0),
+            "dropped": step.get("dropped", step.get("rejected", 0)),
+            "repaired": step.get("repaired", step.get("changed", 0)),
+            "examples": step.get("examples", []),
+        }
+        for step in ledger["steps"]
+    ]
+    return {
+        "folder": folder,
+        "kind": "selection" if "pairs" in ledger else "cleaning",
+        "read": ledger.get("read", 0),
+        "kept": ledger.get("kept", 0),
+        "pairs": ledger.get("pairs"),
+        "steps": steps,
+    }
+
+
+def _indicators(rows):
+    """Indicators of the beam's output on the domain's test set, as they are defined in order."""
+    try:
+        from fairseq_plugins.evaluation.indicators import INDICATORS
+    except ImportError:
+        INDICATORS = {}
+    keys = list(INDICATORS)
+    for row in rows:
+        keys += [key for key in (_path(row, "in_domain", "indicators") or {}) if key not in keys]
+    found = []
+    for key in keys:
+        known = INDICATORS.get(key)
+        entries = {
+            row["name"]: {**entry, "shown": _shown(entry.get("value"), known)}
+            for row in rows
+            if isinstance(entry := _path(row, "in_domain", "indicators", key), dict)
+        }
+        if entries:
+            found.append(
+                {
+                    "key": key,
+                    "title": known.title if known else key.replace("_", " "),
+                    "definition": known and known.definition,
+                    "source": known and known.paper,
+                    "counts": known and known.counts,
+                    "rows": entries,
+                }
+            )
+    return found
+
+
+def _shown(value, known):
+    """The value of an indicator for people: a share, but of lengths a ratio."""
+    if value is None:
+        return "–"
+    if known is None or known.counts == "characters":
+        return f"{value:.2f}"
+    return f"{100 * value:.1f} %"
+
+
+def _sentences(run, domain, rows, recommended):
+    """The best and worst sentences of the recommended student, or None."""
+    paths = run.test_set(domain)
+    if not recommended or not paths:
+        return None
+    student = run.translations(domain, rows[recommended["name"]]["model"], domain)
+    if student is None:
+        return None
+    teacher = rows.get(recommended["teacher"])
+    if teacher:
+        scored = bleu(teacher) is not None
+        teacher = run.translations(domain, teacher["model"], domain) if scored else None
+    try:
+        return sentences.choose(
+            paths["source"], paths["references"], student, teacher, run.target_lang
+        )
+    except ValueError as error:
+        run.note(str(error))
+        return None
+
+
+def _provenance(run, domain, stages, rows, speed):
+    records = [stage.record for stage in stages if stage.record]
+    versions = {}
+    for record in records:
+        for name, version in record.get("versions", {}).items():
+            versions.setdefault(name, [])
+            if version not in versions[name]:
+                versions[name].append(version)
+    signatures = {}
+    for row in rows:
+        for mode in ("beam", "greedy"):
+            for metric, entry in (_path(row, "in_domain", mode) or {}).items():
+                if isinstance(entry, dict) and entry.get("signature"):
+                    signatures.setdefault(metric, [])
+                    if entry["signature"] not in signatures[metric]:
+                        signatures[metric].append(entry["signature"])
+    return {
+        "command": run.plan.get("command", []),
+        "started": run.plan.get("started"),
+        "finished": max((stage.finished for stage in stages if stage.finished), default=None),
+        "versions": versions,
+        "commits": sorted({record["commit"] for record in records if record.get("commit")}),
+        "test_sets": _test_sets(run, domain),
+        "signatures": signatures,
+        "seeds": sorted({seed for stage in stages for seed in _words_after(stage, "--seed")}),
+        "machine": {name: (speed or {}).get(name) for name in ("processor", "cores", "device")}
+        if speed else None,
+        "trainings": _trainings(run, rows),
+    }  # fmt: skip
+
+
+def _test_sets(run, domain):
+    found = []
+    for test_set in (domain, GENERAL):
+        folder = run.work / "corpora" / test_set / "text"
+        for lang in (run.source_lang, run.target_lang):
+            try:
+                path = find_text(folder, "test", lang)
+            except (FileNotFoundError, ValueError):
+                continue
+            found.append(
+                {"file": run.name_of(path), "lines": count_lines(path), "sha256": file_hash(path)}
+            )
+    return found
+
+
+def _words_after(stage, flag):
+    words = stage.command
+    return [words[place + 1] for place, word in enumerate(words[:-1]) if word == flag]
+
+
+def _trainings(run, rows):
+    """What was called to train each row's model."""
+    found = {}
+    for row in rows:
+        record = run.read(run.work / row["model"] / RECORD) or {}
+        path = run.work / row["model"] / "command.txt"
+        fairseq = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if record.get("command") or fairseq:
+            found[row["model"]] = {"stage": record.get("command", []), "fairseq": fairseq.strip()}
+    return found
