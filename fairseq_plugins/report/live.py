@@ -158,7 +158,3 @@ def _state(stage):
 
 def _clock(moment):
     return time.strftime("%H:%M:%S  ", time.localtime(moment.time))
-
-
-if __name__ == "__main__":
-    sys.exit(watch(sys.argv[1], once="--once" in sys.argv))

@@ -43,13 +43,19 @@ class View:
         room = options.height or console.height
         foot = Text("q or Ctrl-C leaves; the run goes on", style="dim")
         for folded in ((), (DONE,), (DONE, TO_COME)):
-            stages = _stages(moment, width, folded)
-            parts = Group(_head(moment), Text(), stages, Text(), _scores(moment, width), foot)
-            if len(console.render_lines(parts, options.update(height=None), pad=False)) <= room:
-                break
-        else:
-            parts = Group(_head(moment), Text(), stages, foot)
-        yield parts
+            parts = [_head(moment), Text(), _stages(moment, width, folded)]
+            whole = Group(*parts, Text(), _scores(moment, width), foot)
+            if _height(whole, console, options) <= room:
+                yield whole
+                return
+        spare = room - _height(Group(*parts, Text(), foot), console, options)
+        if spare >= 3:  # for a title, a header and a row
+            parts += [Text(), _scores(moment, width, lines=spare)]
+        yield Group(*parts, foot)
+
+
+def _height(page, console, options):
+    return len(console.render_lines(page, options.update(height=None), pad=False))
 
 
 # -- head -----------------------------------------------------------------------------------------
@@ -187,34 +193,39 @@ def left(progress):
 # -- scores ---------------------------------------------------------------------------------------
 
 
-def _scores(moment, width):
-    """For each domain a table of what finished models score."""
+def _scores(moment, width, lines=None):
+    """For each domain a table of what finished models score.
+
+    Args:
+        lines: that there is room for, at least 3; then only the last models of the last domain.
+    """
     tables = []
     for domain, rows in moment.rows.items():
         known = [row for row in rows if row.scores or row.model in moment.dev]
         if known:
             scored = sum(1 for row in rows if row.scores)
-            tables.append(Text(f"BLEU so far, {scored} of {len(rows)} models scored"))
-            tables += [_table(moment, domain, known, width), Text()]
-    if tables:
-        tables[-1] = Text(
-            "dev: greedy, on the model's own dev set; ±: half of the 95 % interval", "dim"
-        )
-    return Padding(Group(*tables), (0, 0, 0, INDENT), expand=False)
+            title = Text(f"BLEU so far, {scored} of {len(rows)} models scored")
+            shown = known[2 - lines :] if lines else known
+            tables.append(Group(title, _table(moment, domain, shown, width)))
+    if lines or not tables:
+        return Padding(Group(*tables[-1:]), (0, 0, 0, INDENT), expand=False)
+    legend = Text("dev: greedy, on the model's own dev set; ±: half of the 95 % interval", "dim")
+    return Padding(Group(*tables, legend), (0, 0, 0, INDENT), expand=False)
 
 
 def _table(moment, domain, rows, width):
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("model", no_wrap=True, overflow="ellipsis")
     if width >= WIDE:
-        table.add_column("trained on", no_wrap=True, overflow="ellipsis", max_width=width - 70)
-    for name in ("dev", domain, GENERAL):
+        table.add_column("trained on", no_wrap=True, overflow="ellipsis", max_width=width - 66)
+    test_sets = (domain, GENERAL) if any(row.scores for row in rows) else ()
+    for name in ("dev", *test_sets):
         table.add_column(name, justify="right", no_wrap=True, overflow="ellipsis")
     for row in rows:
         dev = moment.dev.get(row.model)
         cells = [row.name, *([row.label] if width >= WIDE else [])]
         cells.append("" if dev is None else f"{dev:.1f}")
-        table.add_row(*map(Text, [*cells, bleu(row, domain), bleu(row, GENERAL)]))
+        table.add_row(*map(Text, [*cells, *(bleu(row, name) for name in test_sets)]))
     return table
 
 

@@ -537,16 +537,17 @@ def test_a_low_page_folds_what_is_done_then_what_is_to_come_then_the_scores(work
     work.plan(stages=[*titles, (15, "teacher", "teacher/general")])
     work.begin("corpora/6")
     found = Watcher(work.path).look()
-    pages = {height: shown(found, height=height) for height in (30, 24, 18, 9)}
+    pages = {height: shown(found, height=height) for height in (30, 24, 18, 14, 11)}
     assert all(len(page) <= height for height, page in pages.items())
     text = {height: "\n".join(page) for height, page in pages.items()}
-    assert "stage 3 " in text[30] and "stage 9" in text[30] and "dev" in text[30]
-    assert "1–5  stage 1 … stage 5" in text[24] and "stage 9" in text[24] and "dev" in text[24]
-    assert "7–14  stage 7 … stage 14" in text[18] and "dev" in text[18]
-    assert "dev" not in text[9]
+    assert "stage 3 " in text[30] and "stage 9" in text[30] and "greedy" in text[30]
+    assert "1–5  stage 1 … stage 5" in text[24] and "stage 9" in text[24] and "greedy" in text[24]
+    assert "7–14  stage 7 … stage 14" in text[18] and "greedy" in text[18]
+    assert "7–14  stage 7" in text[14] and "teacher  21.3" in text[14] and "greedy" not in text[14]
+    assert "7–14  stage 7" in text[11] and "21.3" not in text[11]
     for page in text.values():
         assert "6  stage 6" in page and "corpora/6  running" in page
-    assert "stage 3 " in "\n".join(shown(found, height=9, whole=True))
+    assert "stage 3 " in "\n".join(shown(found, height=11, whole=True))
 
 
 def test_domains_are_told_apart_where_there_are_several(work):
