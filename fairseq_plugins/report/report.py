@@ -15,10 +15,10 @@ A run that is not finished has a report, too: it says at its top how far the run
 --compare lays two runs side by side: settings that differ, scores, speed, and where both have the
 same test set whether the difference is more than noise.
 
---watch shows a run while it goes on: stages, progress, time left, scores so far. On a terminal that is
-a page, q leaves it; into a file or a pipe go lines about what changes. It only reads, so it may come
-and go. It ends with the run: with status 0, or 1 if the run stopped before its end. With --once it
-shows how the run stands now.
+--watch shows a run while it goes on: stages, progress, time left, scores so far. On a terminal
+that is a page, q leaves it; into a file or a pipe go lines about what changes. It only reads, so it
+may come and go. It ends with the run: with status 0, or 1 if the run stopped before its end. With
+--once it shows how the run stands now.
 
 Examples:
   dad-report --work runs/medical
