@@ -265,9 +265,11 @@ def _curve_panel(axis, curve, metric, highest):
     for update, value in points:
         if update == curve["kept"]:
             axis.plot(update, value, marker="o", markersize=7, color=COLOURS["ink"], zorder=4)
+            low = metric == "bleu" and value < highest / 3  # else it would cover the axis
             axis.annotate(
-                f"{value:.1f}", (update, value), (0, -9), textcoords="offset points", ha="right",
-                va="top", color=COLOURS["ink"], weight="bold",
+                f"{value:.1f}", (update, value), (0, 8 if low else -9), ha="right",
+                va="bottom" if low else "top", textcoords="offset points", color=COLOURS["ink"],
+                weight="bold",
             )  # fmt: skip
     axis.set_title(textwrap.fill(curve["name"], 20), fontsize=TEXT)
     if metric == "bleu":

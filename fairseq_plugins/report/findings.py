@@ -40,9 +40,7 @@ from data_prep.stage import RECORD
 from fairseq_plugins.evaluation.comparison import compare
 from fairseq_plugins.report import sentences
 from fairseq_plugins.report.run import DONE, GENERAL, TO_COME, file_hash
-from fairseq_plugins.report.verdict import judge
-
-NOISE = 0.05  # p-value from which on a difference is called noise
+from fairseq_plugins.report.verdict import NOISE, judge
 
 TRAINING = {"train.sh"}
 DECODING = {"distil.sh", "dad-evaluate", "dad-generate", "dad-cache-teacher"}
@@ -137,7 +135,8 @@ def _row(run, row):
         found[name] = counts.get(name)
     for place, test_set in (("in_domain", row.domain), ("general", GENERAL)):
         entry = row.scores["test_sets"].get(test_set)
-        if _path(entry, "beam", "bleu", "score") is None:
+        scored = [_path(entry, "beam", "bleu", name) for name in ("score", "interval")]
+        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in scored):
             run.note(f"the scores of {row.name} do not cover the test set {test_set}")
         elif _of_another_test_set(run, row, test_set, entry):
             run.note(

@@ -67,8 +67,8 @@ def test_the_page_follows_light_and_dark(visit, address):
     for scheme in ("light", "dark"):
         seen = visit(address, scheme=scheme)
         text = seen.page.locator("figure .on-wide svg text").first
-        colours.append((text.evaluate("element => getComputedStyle(element).fill"),
-                        seen.page.evaluate("getComputedStyle(document.body).backgroundColor")))  # fmt: skip
+        paper = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        colours.append((text.evaluate("element => getComputedStyle(element).fill"), paper))
     assert colours[0] == ("rgb(27, 35, 39)", "rgb(255, 255, 255)")
     assert colours[1] == ("rgb(230, 235, 237)", "rgb(20, 25, 28)")
 

@@ -206,10 +206,16 @@ def test_a_missing_log_and_nan_in_a_log_are_said(work):
     json.dumps(report, allow_nan=False)
 
 
-def test_nan_in_scores_is_null_in_json(work):
-    path = work / f"scores/{DOMAIN}/teacher/general/scores.json"
-    path.write_text(path.read_text().replace('"score": ', '"mean2": NaN, "score": ', 1))
-    json.dumps(report_of(work), allow_nan=False)
+def test_nan_in_scores_is_no_score_and_null_in_json(work):
+    path = work / f"scores/{DOMAIN}/student/tiny/9/{DOMAIN}/scores.json"
+    record = read_json(path)
+    record["test_sets"][DOMAIN]["beam"]["bleu"]["score"] = float("nan")
+    record["test_sets"]["general"]["greedy"]["chrf"]["score"] = float("nan")
+    path.write_text(json.dumps(record))
+    report = report_of(work)
+    json.dumps(report, allow_nan=False)
+    assert report["recommended"]["name"] == "7"
+    assert f"the scores of 9 do not cover the test set {DOMAIN}" in report["problems"]
 
 
 def test_a_step_between_rows_that_do_not_exist_is_said(work):

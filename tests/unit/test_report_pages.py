@@ -32,13 +32,22 @@ def html(found):
     return page.as_html(found)
 
 
-@pytest.fixture
-def dad_report(monkeypatch, capsys):
-    """Run the command in this process: its status, what it printed, what it complained.
+@pytest.fixture(scope="module")
+def drawn(found):
+    """Every figure by name: they take a second each."""
+    draw = (figures.front, figures.curves, figures.forgetting)
+    return {function.__name__: function(found) for function in draw}
 
-    Figures take seconds and have tests of their own.
-    """
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For tests of what stands around the figures."""
     monkeypatch.setattr(figures, "_figure", lambda *_: figures.Figure("<svg/>", "<svg/>", "x"))
+
+
+@pytest.fixture
+def dad_report(monkeypatch, capsys, undrawn):
+    """Run the command in this process: its status, what it printed, what it complained."""
 
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["dad-report", *map(str, words)])
@@ -108,8 +117,9 @@ def test_the_recommended_row_is_marked_for_all_readers(html):
     assert '<tr class="shipped">\n<th scope="row">9<span class="hidden"> (recommended)' in html
 
 
-def test_the_same_run_gives_the_same_page(found, html):
-    assert page.as_html(found) == html
+def test_the_same_run_gives_the_same_page(found, drawn, undrawn, html):
+    assert page.as_html(found) == page.as_html(found)
+    assert all(figure.wide in html and figure.narrow in html for figure in drawn.values())
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +133,7 @@ def evil(tmp_path_factory):
     return find(open_run(made), DOMAIN)
 
 
-def test_markup_in_text_is_text(evil):
+def test_markup_in_text_is_text(evil, undrawn):
     html = page.as_html(evil)
     elements = Elements(html)
     assert not elements.named("script") and not elements.named("img")
@@ -180,17 +190,17 @@ def test_a_run_without_anything_but_its_plan_has_a_page(tmp_path):
 # -- figures -------------------------------------------------------------------------------
 
 
-def test_figures_take_their_colours_and_font_from_the_page(found):
-    for draw in (figures.front, figures.curves, figures.forgetting):
-        for svg in draw(found)[:2]:
+def test_figures_take_their_colours_and_font_from_the_page(drawn):
+    for figure in drawn.values():
+        for svg in (figure.wide, figure.narrow):
             assert not re.search(r"#[0-9a-f]{6}|DejaVu|<style|<metadata|<\?xml", svg)
             assert "var(--" in svg and "system-ui" in svg and "<text" in svg
 
 
-def test_figures_say_what_they_show(found):
-    assert "Best trade-offs of BLEU and sentences a second" in figures.front(found).description
-    assert "9 5.5 to 12.0 in 200 updates" in figures.curves(found).description
-    assert "medical 74.2 to 92.0, general 76.5 to 90.9" in figures.forgetting(found).description
+def test_figures_say_what_they_show(drawn):
+    assert "Best trade-offs of BLEU and sentences a second" in drawn["front"].description
+    assert "9 5.5 to 12.0 in 200 updates" in drawn["curves"].description
+    assert "medical 74.2 to 92.0, general 76.5 to 90.9" in drawn["forgetting"].description
 
 
 def test_names_in_the_front_cover_each_other_nowhere(found):
