@@ -16,7 +16,7 @@ from rich.console import Console
 
 from data_prep.manifest import write_json
 from data_prep.stage import beside
-from fairseq_plugins.report import live, lock_holders, progress
+from fairseq_plugins.report import live, lock_holders, progress, report
 from fairseq_plugins.report.live import Told, watch
 from fairseq_plugins.report.lock_holders import held
 from fairseq_plugins.report.moment import FAILED, Watcher, covered
@@ -225,7 +225,8 @@ def log_of(tmp_path, text):
         # two processes wrote at once, a line of a dev set of another domain, one without a wall
         (update(50, 10)[:-1] + update(60, 12), ("preparing",), None, None),
         (valid(10, 5).replace("| valid |", "| valid_law |"), ("preparing",), None, None),
-        (update(50, "nan"), ("update 50 of 700", "loss 5.50", "900 tokens/s"), 50 / 700, None),
+        (update(50, "nan") + update(100, 20), ("update 100 of 700", "loss 5.50", "900 tokens/s"),
+         1 / 7, None),
     ],
 )  # fmt: skip
 def test_a_training_is_told_in_words(tmp_path, text, words, share, left):
@@ -681,6 +682,17 @@ def test_a_snapshot_is_printed_once_without_colours(busy, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert "\x1b" not in text and "student/small/1/med  running" in text and "q or" not in text
     assert max(map(len, text.splitlines())) <= 60
+
+
+def test_dad_report_has_the_live_view(busy, capsys, monkeypatch):
+    words = ["dad-report", "--work", str(busy.path)]
+    monkeypatch.setattr(sys, "argv", [*words, "--watch", "--once"])
+    assert report._main() == 0
+    assert "student/small/1/med  running" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*words, "--once"])
+    with pytest.raises(SystemExit):
+        report._main()
+    assert "--once goes with --watch" in capsys.readouterr().err
 
 
 class Terminal:
