@@ -39,6 +39,7 @@ from data_prep.training_log import summarise
 
 RECORD = "stage.json"
 LOG = "log.txt"
+FAILURE = "dad-stage: error: "  # begins the last line of a log whose command failed
 # what a stage writes about itself differs from run to run; it is no input of the next stage
 ABOUT_ITSELF = {RECORD, LOG}
 
@@ -280,7 +281,10 @@ def show_failure(log, status, shown):
         with open(log, encoding="utf-8", errors="replace") as file:
             say("".join(deque(file, maxlen=15)).rstrip("\n"))
     how = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
-    say(f"dad-stage: error: the command {how}; its whole output is in {log}")
+    text = f"{FAILURE}the command {how}"
+    say(f"{text}; its whole output is in {log}")
+    with open(log, "a", encoding="utf-8") as file:  # for those who look later
+        file.write(f"\n{text}\n")
 
 
 def finish(part, log, request, seconds):

@@ -13,7 +13,12 @@ A run that is not finished has a report, too: it says at its top how far the run
 --domain every domain gets its report, and without --out they go to WORK/report/NAME-by-hand.
 
 --compare lays two runs side by side: settings that differ, scores, speed, and where both have the
-same test set whether the difference is more than noise. --watch shows a run while it goes on.
+same test set whether the difference is more than noise.
+
+--watch shows a run while it goes on: stages, progress, time left, scores so far. On a terminal
+that is a page, q leaves it; into a file or a pipe go lines about what changes. It only reads, so it
+may come and go. It ends with the run: with status 0, or 1 if the run stopped before its end. With
+--once it shows how the run stands now.
 
 Examples:
   dad-report --work runs/medical
@@ -52,17 +57,20 @@ def _main():
         "--compare", nargs=2, metavar=("A", "B"), help="folders of two runs to lay side by side"
     )
     parser.add_argument("--watch", action="store_true", help="show the run while it goes on")
+    parser.add_argument("--once", action="store_true", help="with --watch: show it as it is now")
     args = parser.parse_args()
     if args.compare:
         if args.work or args.watch or not args.out:
             parser.error("--compare A B goes with --out DIR, not with --work or --watch")
         return _compare(*args.compare, args.domain, Path(args.out))
+    if args.once and not args.watch:
+        parser.error("--once goes with --watch")
     if not args.work:
         parser.error("--work WORK says which run, or --compare A B which two")
     if args.watch:
         from fairseq_plugins.report import live
 
-        return live.watch(args.work)
+        return live.watch(args.work, once=args.once)
     return _report(args.work, args.domain, args.out)
 
 

@@ -11,7 +11,6 @@ left out, and ``Run.problems`` says so in a sentence.
   WORK/plan/NAME.steps.tsv    new, old, words: which rows are compared, and what lies between them
 """
 
-import fcntl
 import json
 import math
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from data_prep.files import find_text, read_lines, sha256
 from data_prep.manifest import read_json
 from data_prep.stage import LOG, RECORD, beside
 from data_prep.training_log import read_entries
+from fairseq_plugins.report.lock_holders import held
 
 PLAN = "plan"
 SCORES = "scores.json"
@@ -300,16 +300,8 @@ def state_of(out):
 
 
 def is_locked(out):
-    """Whether a process holds the lock of the stage that makes folder ``out``."""
-    try:
-        with open(beside(out, ".lock")) as file:
-            # shared, so that those who only look do not take one another for the stage
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    """Whether a process holds the lock of the stage that makes folder ``out``; takes no lock."""
+    return bool(held([beside(out, ".lock")]))
 
 
 def read_curve(path):

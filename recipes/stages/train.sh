@@ -75,6 +75,12 @@
 # large to tiny: Gordon & Duh (2020). *_6_1, *_12_1: deep encoder and shallow decoder, fast on a CPU
 # (Kasai et al. 2021). lDEPTH_wWIDTH: the grid of Turc et al. (2019). The miniatures are for
 # demonstrations. All embeddings are tied. A flag after -- wins: -- --encoder-layers 4
+#
+# Watching is no setting, so it is asked for in the environment and redoes nothing:
+#
+#   DAD_TENSORBOARD=DIR      write for TensorBoard into DIR/MODEL, MODEL being --out
+#   DAD_WANDB=PROJECT        send to this project of Weights & Biases, as run MODEL; with
+#                            WANDB_MODE=offline nothing leaves this machine
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -199,21 +205,47 @@ train=(
   --log-format json --log-interval 50
   "${extra[@]}"
 )
+model=${out%.part}  # dad-stage gives the folder its name at the end
+watching=()  # what sees the training and does not shape it; not in command.txt either
+if [[ ${DAD_TENSORBOARD-} ]]; then
+  watching+=(--tensorboard-logdir "$DAD_TENSORBOARD/$model")
+fi
+if [[ ${DAD_WANDB-} ]]; then
+  watching+=(--wandb-project "$DAD_WANDB")
+  export WANDB_NAME=${WANDB_NAME:-$model}
+fi
 keep=(
   dad-keep-weights "${kept[@]}" --vocabulary "$data" --out "$out/kept"
 )
 
+importable() {  # MODULE...: whether Python finds one of them
+  python -c 'import importlib.util, sys; sys.exit(not any(map(importlib.util.find_spec, sys.argv[1:])))' "$@"
+}
+
+prepare_watching() {  # without the package fairseq would go on, and say so only in its log
+  if [[ ${DAD_TENSORBOARD-} ]]; then
+    importable tensorboard tensorboardX || fail "DAD_TENSORBOARD needs a package: pip install tensorboard"
+    # curves of an earlier training would lie over those of one that begins afresh
+    [[ -e $out/checkpoints/checkpoint_last.pt || ! -d $DAD_TENSORBOARD/$model ]] \
+      || find "$DAD_TENSORBOARD/$model" -name 'events.out.tfevents.*' -delete
+  fi
+  if [[ ${DAD_WANDB-} ]]; then
+    importable wandb || fail "DAD_WANDB needs a package: pip install wandb"
+  fi
+}
+
 main() {
   if [[ $dry_run ]]; then
-    print_command "${train[@]}"
+    print_command "${train[@]}" ${watching[@]+"${watching[@]}"}
     print_command "${keep[@]}"
     exit
   fi
 
   mkdir -p "$out"
   if [[ ! -e $out/model.pt ]]; then
+    prepare_watching
     print_command "${train[@]}" > "$out/command.txt"
-    "${train[@]}"
+    "${train[@]}" ${watching[@]+"${watching[@]}"}
     rm -rf "$out/kept"
     "${keep[@]}"
     # model.pt goes last: once it is there, all is there

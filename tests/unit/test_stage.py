@@ -71,6 +71,8 @@ def test_a_failed_command_leaves_no_folder_and_its_status(work, capfd):
     assert stage("mkdir {out}; echo half > {out}/copy; exit 7") == 7
     assert not (work / "stage").exists()
     assert "failed with status 7" in capfd.readouterr().err
+    log = (work / "stage.log").read_text()
+    assert log.endswith("\ndad-stage: error: the command failed with status 7\n")
 
 
 def test_a_failed_redo_leaves_the_old_result(work):
