@@ -59,8 +59,9 @@ def _main():
         "--resume", action="store_true", help="the command can go on in a folder left by a kill"
     )
     parser.add_argument(
-        "--screen", choices=["all", "train", "none"], default="all",
-        help="what of the command's output to show; train: a line for each fairseq log interval",
+        "--screen", choices=["all", "lines", "train", "none"], default="all",
+        help="what of the command's output to show; lines: no bars that move; train: a line for "
+        "each fairseq log interval",
     )  # fmt: skip
     parser.add_argument(
         "--times", metavar="WORK", help="print how long each finished stage below WORK took"
@@ -83,7 +84,7 @@ def run_stage(words, out, inputs=(), *, resume=False, screen="all"):
         out: folder that the stage makes.
         inputs: files and folders that the command reads.
         resume: keep what a killed run of the same stage left.
-        screen: ``all``, ``train`` or ``none``.
+        screen: ``all``, ``lines``, ``train`` or ``none``.
 
     Raises:
         FileNotFoundError: an input is missing.
@@ -271,7 +272,10 @@ def show(log, screen, part):
             if not line.endswith(b"\n"):  # still being written
                 log.seek(-len(line), os.SEEK_CUR)
                 break
-            if summary := summarise(line.decode("utf-8", "replace")):
+            text = line.decode("utf-8", "replace").rstrip("\n")
+            if screen == "lines":  # of a bar what it showed last
+                say(text.rpartition("\r")[2].replace(str(part), str(part.with_suffix(""))))
+            elif summary := summarise(text):
                 say(f"{part.with_suffix('')}: {summary}")
 
 

@@ -43,6 +43,10 @@
 #                                           ewc=10 ten times as fast
 #                            replay=SHARE   with general bitext as SHARE of the pairs, as in replay=0.25
 #                            lora           in a low-rank update of the weights
+#   --tensorboard            write curves of every training to WORK/tensorboard/MODEL
+#                            (tensorboard --logdir WORK/tensorboard; pip install tensorboard)
+#   --wandb PROJECT          send them to Weights & Biases (pip install wandb);
+#                            WANDB_MODE=offline keeps them on this machine
 #   --jobs N                 run up to N stages side by side where they do not depend on each other
 #   --updates N              at most N updates in every training, for a trial
 #   --lines N                at most N training pairs of every corpus, for a trial
@@ -89,6 +93,7 @@ read_options() {  # sets the variables named after the options
     case $1 in
       --help|-h) script_help "$0"; exit ;;
       --dry-run) dry_run=1; shift; continue ;;
+      --tensorboard) export DAD_TENSORBOARD=tensorboard; shift; continue ;;
       --) train_flags=("${@:2}"); break ;;
     esac
     (( $# >= 2 )) || { [[ $1 == --* ]] && fail "$1 needs a value"; unknown_option "$0" "$1"; }
@@ -114,6 +119,7 @@ read_options() {  # sets the variables named after the options
       --student-init) student_init=$2 ;;
       --updates) updates=$2 ;;
       --lines) lines=$2 ;;
+      --wandb) export DAD_WANDB=$2 ;;
       --stage) first_stage=$2 ;;
       --stop-stage) last_stage=$2 ;;
       *) unknown_option "$0" "$1" ;;
@@ -269,7 +275,7 @@ sources_of() {  # DOMAIN: text folder with all that a teacher translates for stu
 distil() {  # NUMBER TITLE DOMAIN TEACHER [DISTIL.SH-FLAGS]
   local text
   text=$(sources_of "$3")
-  stage "$1" "$2" --resume --screen all --in "teacher/$4" --in "$text" --in vocabulary \
+  stage "$1" "$2" --resume --in "teacher/$4" --in "$text" --in vocabulary \
     --out "distilled/$3/$4" \
     -- distil.sh --teacher "teacher/$4" --text "$text" --vocabulary vocabulary \
     "${languages[@]}" --beam "$teacher_beam" --out '{out}' "${selection[@]}" "${@:5}" \
@@ -357,22 +363,29 @@ student() {  # NUMBER LOSS DOMAIN
 }
 
 score() {  # MODEL NAME LABEL DOMAIN
+  local texts=() corpus split lang
+  for corpus in "$4" general; do
+    for split in train test; do
+      for lang in "$source_lang" "$target_lang"; do texts+=(--in "corpora/$corpus/text/$split.$lang"); done
+    done
+  done
   stage 10 "scores" --in "$1" --out "exported/$1" \
     -- dad-export --model "$1" --compute-type "$export_type" --out '{out}'
-  stage 10 "scores" --in "exported/$1" --in "corpora/$4/text/test.$source_lang" \
-    --in "corpora/$4/text/test.$target_lang" --in "corpora/general/text/test.$source_lang" \
-    --in "corpora/general/text/test.$target_lang" --out "scores/$4/$1" \
+  stage 10 "scores" --in "exported/$1" "${texts[@]}" --out "scores/$4/$1" \
     -- dad-evaluate --model "exported/$1" --name "$2" --label "$3" --beam "$score_beam" \
-    --test "$4=corpora/$4/text" --test general=corpora/general/text --out '{out}'
+    --test "$4=corpora/$4/text" --test general=corpora/general/text \
+    --train "$4=corpora/$4/text" --train general=corpora/general/text --out '{out}'
 }
 
 ship() {  # CONFIGURATION DOMAIN: a student with all that its users need
-  local model=student/$size/$1/$2 split lang texts=()
-  for lang in "$source_lang" "$target_lang"; do texts+=(--in "corpora/$2/text/dev.$lang"); done
-  stage 12 "shipped" --in "$model" --in "scores/$2/$model" --in "speed/$2" "${texts[@]}" \
+  local model=student/$size/$1/$2 records=() corpus lang
+  for lang in "$source_lang" "$target_lang"; do records+=(--in "corpora/$2/text/dev.$lang"); done
+  for corpus in general "$2"; do records+=(--in "corpora/$corpus/text/ledger.json"); done
+  stage 12 "shipped" --in "$model" --in "scores/$2/$model" --in "speed/$2" "${records[@]}" \
     --out "shipped/$2/$size/$1" \
     -- dad-export --model "$model" --compute-type "$export_type" --domain "$2" \
-    --dev "corpora/$2/text" --beam "$score_beam" --text corpora/general/text --text "corpora/$2/text" \
+    --dev "corpora/$2/text" --beam "$score_beam" --max-loss "$export_max_loss" \
+    --text corpora/general/text --text "corpora/$2/text" \
     --scores "scores/$2/$model" --speed "speed/$2/speed.json" --safetensors --out '{out}'
 }
 
@@ -568,7 +581,7 @@ chain() {
     stage 11 "report" "${speed_inputs[@]}" --in "corpora/$name/text/test.$source_lang" \
       --out "speed/$name" \
       -- dad-speed --source "corpora/$name/text/test.$source_lang" --beam "$score_beam" \
-      --out '{out}' "${models[@]}"
+      --seconds "$speed_seconds" --out '{out}' "${models[@]}"
     stage 11 "report" "${report_inputs[@]}" --in "speed/$name" --in "corpora/$name/text" \
       --in "plan/$name.rows.tsv" --in "plan/$name.steps.tsv" --out "report/$name" \
       -- dad-report --work . --domain "$name" --out '{out}'

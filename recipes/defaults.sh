@@ -12,6 +12,8 @@ teacher_compute_type=''   # of distilling; unset: float16 on a GPU, float32 on a
 risk_candidates=8        # translations of a line that minimum-risk training weighs
 score_beam=5             # beam that the scores are measured with; greedy is added
 export_type=int8         # CTranslate2 weights of what is scored and shipped
+export_max_loss=0.5      # BLEU on dev that a shipped model may lose against fairseq's float32
+speed_seconds=60         # about how long speed is measured, all models of a domain together
 
 # the same for every model: rate, batch, dropout, patience; validation twice per pass
 common_training=(

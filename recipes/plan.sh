@@ -4,7 +4,7 @@
 #   stages.tsv        number, title and folder of every stage, in order
 #   NAME.rows.tsv     name, label and model of every row of a domain's table
 #   NAME.steps.tsv    what is compared with what: new, old, words
-#   run.json          the command, languages, domains, process
+#   run.json          the command, languages, domains, stages asked for, machine and process
 #
 # The chain is called with `listing` set; then stages and rows only go into the plan.
 
@@ -20,12 +20,13 @@ write_plan() {  # WORK/plan: every stage and all that the table shows, for those
   done
   (listing=plan.part; chain)
   python -c '
-import json, sys
+import json, socket, sys
 source, target, size, domains, configurations, first, last, pid, started, *command = sys.argv[1:]
 json.dump({
     "command": command, "source_lang": source, "target_lang": target, "size": size,
     "domains": domains.split(), "configurations": [int(number) for number in configurations.split()],
-    "stages": [int(first), int(last)], "pid": int(pid), "started": started,
+    "stages": [int(first), int(last)], "started": started,
+    "host": socket.gethostname(), "pid": int(pid),
 }, sys.stdout, indent=2, ensure_ascii=False)
 print()
 ' "$source_lang" "$target_lang" "$size" "${names[*]}" "${configurations[*]}" "$first_stage" \

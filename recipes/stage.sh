@@ -58,6 +58,8 @@ stage() {  # NUMBER TITLE [dad-stage flags] -- COMMAND...
   (( number >= first_stage && number <= last_stage )) || return 0
   heading "$number" "$title"
   if [[ ! $dry_run ]]; then
+    # the bars of several would write over each other
+    (( jobs_at_once == 1 )) || [[ " ${flags[*]} " == *" --screen "* ]] || flags+=(--screen lines)
     # in the background and waited for, because a shell in wait heeds signals at once
     heed_signals
     dad-stage "${flags[@]}" -- "$@" &

@@ -38,6 +38,7 @@ import math
 from data_prep.files import count_lines, find_text
 from data_prep.stage import RECORD
 from fairseq_plugins.evaluation.comparison import compare
+from fairseq_plugins.evaluation.indicators import INDICATORS
 from fairseq_plugins.report import sentences
 from fairseq_plugins.report.run import DONE, GENERAL, TO_COME, file_hash
 from fairseq_plugins.report.verdict import NOISE, judge
@@ -354,10 +355,6 @@ def _ledger(folder, ledger):
 
 def _indicators(rows):
     """Indicators of the beam's output on the domain's test set, as they are defined in order."""
-    try:
-        from fairseq_plugins.evaluation.indicators import INDICATORS
-    except ImportError:
-        INDICATORS = {}
     keys = list(INDICATORS)
     for row in rows:
         keys += [key for key in (_path(row, "in_domain", "indicators") or {}) if key not in keys]

@@ -69,7 +69,8 @@ class Moment:
 
     Attributes:
         run: ``Run``.
-        stages: ``StageNow`` of every stage of the plan, in order.
+        stages: ``StageNow`` of every stage that the recipe was started for or that is there, in
+            order.
         rows: {domain: [``Row``]}, those without scores too.
         dev: {model: highest dev BLEU of its finished training, None where it was not measured}.
         time: of the look, seconds since the epoch.
@@ -165,7 +166,12 @@ class Watcher:
     def _look(self):
         run = open_run(self._work)
         now = time.time()
-        stages = [self._stage_now(run, stage, now) for stage in run.stages()]
+        first, last = run.asked
+        stages = [
+            self._stage_now(run, stage, now)
+            for stage in run.stages()
+            if first <= stage.number <= last or stage.state != TO_COME
+        ]
         done = {stage.folder: stage.finished for stage in stages if stage.state == DONE}
         if done != self._rows_of:
             self._rows = {domain: run.rows(domain) for domain in run.domains}

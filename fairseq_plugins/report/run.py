@@ -141,6 +141,11 @@ class Run:
         self.source_lang, self.target_lang = plan["source_lang"], plan["target_lang"]
         self.problems = []
 
+    @property
+    def asked(self):
+        """(first, last) number of the stages that the recipe was last started for."""
+        return self.plan.get("stages", (1, math.inf))
+
     def stages(self):
         """Every stage of the plan, as it is now."""
         rows = _read_table(self.work / PLAN / "stages.tsv", ("number", "title", "folder"))

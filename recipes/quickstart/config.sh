@@ -15,6 +15,8 @@ teacher_compute_type=int8
 risk_candidates=5
 score_beam=5
 export_type=int8
+export_max_loss=0.5
+speed_seconds=20
 
 common_training=(
   --schedule inverse_sqrt --lr 0.002 --warmup 250

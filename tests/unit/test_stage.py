@@ -75,6 +75,23 @@ def test_a_failed_command_leaves_no_folder_and_its_status(work, capfd):
     assert log.endswith("\ndad-stage: error: the command failed with status 7\n")
 
 
+@pytest.mark.parametrize(
+    "screen, shown",
+    [
+        ("all", "cleaning: 0%\rcleaning: 100%\nkept 9 in stage/kept\n"),
+        ("lines", "cleaning: 100%\nkept 9 in stage/kept\n"),
+        ("train", ""),
+        ("none", ""),
+    ],
+)
+def test_of_a_bar_lines_are_shown_alone_where_that_is_wished(work, capfd, screen, shown):
+    script = COPY + "; printf 'cleaning: 0%%\\rcleaning: 100%%\\nkept 9 in %s/kept\\n' {out}"
+    assert stage(script, screen=screen) == 0
+    said = capfd.readouterr().err
+    before, after = "stage: to be made\n", "stage: done in 0 s\n"
+    assert said == before + shown + after
+
+
 def test_a_failed_redo_leaves_the_old_result(work):
     stage()
     assert stage("mkdir {out}; exit 1") == 1
