@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole chain on real German-English text, on a CPU, in about a quarter of an hour:
-# set up, teacher, distil, student, adapt, distil again, student, table.
+# set up, teacher, distil, student, adapt, distil again, student, report.
 #
 # Usage: bash recipes/quickstart/run.sh [--work DIR] [--short] [OPTIONS OF recipes/chain.sh]
 #
@@ -47,7 +47,10 @@ time_and_note() {
 Time by stage (set-up: $set_up s)
 $(dad-stage --times "$work")
 
-The table again: $work/report/suttas/table.txt
+The report, for a browser: $work/report/suttas/report.html
+The models side by side, in a browser:
+  source $root/recipes/bootstrap.sh; dad-translate --serve --run $work
+The students with all that their users need: $work/shipped/suttas/miniature
 
 This is a demonstration${short:+ with hardly any training}: short sentences, models of 0.5 to 4.5 million
 parameters, minutes of training on a CPU. It shows how the steps hang together, not what
