@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from data_prep.manifest import read_json
-from fairseq_plugins.evaluation import speed
-from fairseq_plugins.evaluation.speed_process import Translator
+from fairseq_plugins.evaluation import speed, speed_process
+from fairseq_plugins.evaluation.speed_process import LEAST_BATCHES, Translator, load
 from fairseq_plugins.export.export import export
 from fairseq_plugins.generation import backends
 from fairseq_plugins.generation.ctranslate2_backend import CTranslate2Backend
@@ -198,6 +198,33 @@ def test_bad_wishes_are_refused_and_leave_nothing(words, message, place, tmp_pat
     status, said = dad_speed("--source", place / "source", "--out", out, *given)
     assert status == 1 and message in said.err and said.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder", "batches", "threads"),
+    [("fairseq", "model", LEAST_BATCHES, [6, 3]),
+     ("ctranslate2", "exported", 2 * LEAST_BATCHES, None)],
+)  # fmt: skip
+def test_fairseq_takes_a_batch_at_a_time_with_all_threads(
+    kind, folder, batches, threads, place, monkeypatch
+):
+    monkeypatch.setattr(speed_process, "LEAST_SECONDS", 0.0)
+    before = torch.get_num_threads()
+    used = []
+    try:
+        torch.set_num_threads(1)
+        found = load(
+            started=0.0, backend=kind, folder=str(place / folder), beams={"greedy": 1},
+            device="cpu", compute_type="float32", workers=2, threads=3,
+        )  # fmt: skip
+        found.take([["▁ba"]])
+        assert found.batched("greedy", [0])["sentences"] == batches
+        used.append(torch.get_num_threads())
+        found.one_by_one("greedy", [0])
+        used.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert threads in (used, None)
 
 
 # -- processes -----------------------------------------------------------------------------
