@@ -123,6 +123,14 @@ def test_batches_and_workers_change_nothing(place, monkeypatch):
     assert found[0] == found[1] == found[2]
 
 
+def test_one_output_for_many_sources_is_found_across_batches(place, monkeypatch):
+    monkeypatch.setattr(scoring, "BATCH", 2)
+    write_text("same.en", ["sorry"] * 6 + GOOD[6:])
+    test_set = TestSet("test", ["ref.en"], "source.de")
+    result = score_test_set(test_set, {"same": "same.en"}, Settings("en", resamples=0))
+    assert result["systems"]["same"]["indicators"]["same_output"]["count"] == 6
+
+
 class _two_at_once:
     """As ``in_processes``: a function goes to each worker as bytes."""
 
