@@ -91,8 +91,9 @@ class Training:
             score = entry.get("valid_bleu_greedy", entry.get("valid_bleu"))
             if score is not None and math.isfinite(score):
                 self.dev[self.update] = score
-            if "valid_general_bleu_lost" in entry:
-                self.general = entry["valid_general_bleu_greedy"], entry["valid_general_bleu_lost"]
+            general = [entry.get(f"valid_general_bleu_{name}") for name in ("greedy", "lost")]
+            if None not in general:
+                self.general = tuple(general)
 
     @property
     def best(self):
@@ -202,7 +203,8 @@ class StageLog:
         try:
             for kind, entry in read_entries([line]):
                 self.training = self.training or Training()
-                self.training.take(kind, entry)
+                numbers = {name: value for name, value in entry.items() if isinstance(value, float)}
+                self.training.take(kind, numbers)
         except json.JSONDecodeError:  # two processes wrote at once
             pass
 

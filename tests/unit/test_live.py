@@ -222,6 +222,8 @@ def log_of(tmp_path, text):
          ("update 60 of 700", "the loss is not a number!", "900 tokens/s"), 60 / 700, None),
         (update(50, 10, loss="inf"), ("update 50 of 700", "the loss is not a number!",
                                       "900 tokens/s"), 50 / 700, None),
+        (valid(10, "?", valid_general_bleu_lost="3") + update(50, 10, loss="?"),
+         ("update 50 of 700", "900 tokens/s"), 50 / 700, None),
         # two processes wrote at once, a line of a dev set of another domain, one without a wall
         (update(50, 10)[:-1] + update(60, 12), ("preparing",), None, None),
         (valid(10, 5).replace("| valid |", "| valid_law |"), ("preparing",), None, None),
@@ -270,7 +272,7 @@ def test_a_log_may_be_cut_anywhere_and_every_byte_is_read_once(tmp_path, monkeyp
         path.write_bytes(text[:end])
         log.look()
         read.append(log.training and log.training.update)
-    path.write_bytes(b"?" * 100 + text[100:])  # what was read is not read again
+    path.write_bytes(b"?" * len(text))  # what was read is not read again
     log.look()
     assert log.training == whole and log.training.update == 100
     assert read.index(50) < read.index(75)
@@ -278,10 +280,10 @@ def test_a_log_may_be_cut_anywhere_and_every_byte_is_read_once(tmp_path, monkeyp
 
 def test_another_log_of_the_same_name_is_read_from_its_beginning(tmp_path):
     log = log_of(tmp_path, CONFIG + update(50, 10) + update(100, 20))
-    (tmp_path / "new").write_text(CONFIG + update(50, 10) + update(150, 20) + update(7, 1))
+    (tmp_path / "new").write_text(CONFIG + update(50, 10) + update(150, 20))  # as long as it
     os.replace(tmp_path / "new", log.path)
     log.look()
-    assert log.training.update == 7
+    assert log.training.update == 150
     log.path.write_text(CONFIG + update(3, 1))  # shorter
     log.look()
     assert log.training.update == 3
@@ -402,12 +404,16 @@ def test_what_is_being_written_is_read_at_the_next_look(work):
     assert watcher.look().stages[0].state == DONE
 
 
-def test_a_folder_without_a_run_is_refused(work, tmp_path):
+def test_a_folder_without_a_run_is_refused_at_once_and_one_that_goes_after_a_while(
+    work, tmp_path, monkeypatch
+):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         watch(tmp_path / "nowhere", once=True)
     watcher = Watcher(work.path)
-    watcher.look()
+    before = watcher.look()
     os.rename(work.path, tmp_path / "elsewhere")
+    assert watcher.look() is before
+    monkeypatch.setattr(time, "time", lambda: before.time + 11)
     with pytest.raises(FileNotFoundError):
         watcher.look()
 
