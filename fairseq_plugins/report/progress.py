@@ -4,6 +4,7 @@ Everything is read while others write it. A line that is not whole yet is left f
 file that has gone is no error, and a look costs what was added since the last one.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -243,14 +244,11 @@ class Decodings:
 
     def _progress(self, work, lines, since):
         shards = self._shards.setdefault(work, {})
-        for path in work.glob("[0-9]*.json"):
-            if path.name not in shards and not path.name.endswith(".partial.json"):
-                record = _read(path)
-                if record and "counts" in record:
-                    try:
-                        written = path.stat().st_mtime
-                    except FileNotFoundError:
-                        continue
+        for path in work.glob("*[0-9].json"):  # 000042.json, not 000042.partial.json
+            record = _read(path) if path.name not in shards else None
+            if record and "counts" in record:
+                with contextlib.suppress(FileNotFoundError):
+                    written = path.stat().st_mtime
                     shards[path.name] = written, record["counts"]["lines"], record["seconds"]
         done = sum(count for _, count, _ in shards.values())
         name = work.name.removesuffix(".part")
