@@ -17,6 +17,7 @@ from fairseq_plugins.report.run import DONE, RUNNING, STOPPED, TO_COME, open_run
 
 FAILED = "failed"
 SILENT = 600  # seconds without a word after which a running stage is called silent
+LONGEST_WRITE = 10  # seconds that a file of the plan may be missing or half written
 MOST_UNTIMED = 3  # kinds of stages that an estimate may leave out, since it names them
 
 
@@ -159,7 +160,7 @@ class Watcher:
         try:
             self._last = self._look()
         except (OSError, ValueError):
-            if self._last is None or not self._work.is_dir():
+            if self._last is None or time.time() - self._last.time > LONGEST_WRITE:
                 raise
         return self._last
 

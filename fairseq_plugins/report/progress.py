@@ -4,6 +4,7 @@ Everything is read while others write it. A line that is not whole yet is left f
 file that has gone is no error, and a look costs what was added since the last one.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -91,8 +92,9 @@ class Training:
             score = entry.get("valid_bleu_greedy", entry.get("valid_bleu"))
             if score is not None and math.isfinite(score):
                 self.dev[self.update] = score
-            if "valid_general_bleu_lost" in entry:
-                self.general = entry["valid_general_bleu_greedy"], entry["valid_general_bleu_lost"]
+            general = [entry.get(f"valid_general_bleu_{name}") for name in ("greedy", "lost")]
+            if None not in general:
+                self.general = tuple(general)
 
     @property
     def best(self):
@@ -202,7 +204,8 @@ class StageLog:
         try:
             for kind, entry in read_entries([line]):
                 self.training = self.training or Training()
-                self.training.take(kind, entry)
+                numbers = {name: value for name, value in entry.items() if isinstance(value, float)}
+                self.training.take(kind, numbers)
         except json.JSONDecodeError:  # two processes wrote at once
             pass
 
@@ -241,14 +244,11 @@ class Decodings:
 
     def _progress(self, work, lines, since):
         shards = self._shards.setdefault(work, {})
-        for path in work.glob("[0-9]*.json"):
-            if path.name not in shards and not path.name.endswith(".partial.json"):
-                record = _read(path)
-                if record and "counts" in record:
-                    try:
-                        written = path.stat().st_mtime
-                    except FileNotFoundError:
-                        continue
+        for path in work.glob("*[0-9].json"):  # 000042.json, not 000042.partial.json
+            record = _read(path) if path.name not in shards else None
+            if record and "counts" in record:
+                with contextlib.suppress(FileNotFoundError):
+                    written = path.stat().st_mtime
                     shards[path.name] = written, record["counts"]["lines"], record["seconds"]
         done = sum(count for _, count, _ in shards.values())
         name = work.name.removesuffix(".part")

@@ -222,6 +222,8 @@ def log_of(tmp_path, text):
          ("update 60 of 700", "the loss is not a number!", "900 tokens/s"), 60 / 700, None),
         (update(50, 10, loss="inf"), ("update 50 of 700", "the loss is not a number!",
                                       "900 tokens/s"), 50 / 700, None),
+        (valid(10, "?", valid_general_bleu_lost="3") + update(50, 10, loss="?"),
+         ("update 50 of 700", "900 tokens/s"), 50 / 700, None),
         # two processes wrote at once, a line of a dev set of another domain, one without a wall
         (update(50, 10)[:-1] + update(60, 12), ("preparing",), None, None),
         (valid(10, 5).replace("| valid |", "| valid_law |"), ("preparing",), None, None),
@@ -266,11 +268,11 @@ def test_a_log_may_be_cut_anywhere_and_every_byte_is_read_once(tmp_path, monkeyp
     path = tmp_path / "growing.log"
     log, read = StageLog(path), []
     log.look()
-    for end in range(0, len(text) + 1, 11):
+    for end in (*range(0, len(text), 11), len(text)):
         path.write_bytes(text[:end])
         log.look()
         read.append(log.training and log.training.update)
-    path.write_bytes(b"?" * 100 + text[100:])  # what was read is not read again
+    path.write_bytes(b"?" * len(text))  # what was read is not read again
     log.look()
     assert log.training == whole and log.training.update == 100
     assert read.index(50) < read.index(75)
@@ -278,10 +280,10 @@ def test_a_log_may_be_cut_anywhere_and_every_byte_is_read_once(tmp_path, monkeyp
 
 def test_another_log_of_the_same_name_is_read_from_its_beginning(tmp_path):
     log = log_of(tmp_path, CONFIG + update(50, 10) + update(100, 20))
-    (tmp_path / "new").write_text(CONFIG + update(50, 10) + update(150, 20) + update(7, 1))
+    (tmp_path / "new").write_text(CONFIG + update(50, 10) + update(150, 20))  # as long as it
     os.replace(tmp_path / "new", log.path)
     log.look()
-    assert log.training.update == 7
+    assert log.training.update == 150
     log.path.write_text(CONFIG + update(3, 1))  # shorter
     log.look()
     assert log.training.update == 3
@@ -365,7 +367,7 @@ def test_decoded_lines_are_counted_from_finished_shards(tmp_path, place):
 
 def test_stages_are_done_running_stopped_failed_or_to_come(work):
     work.done(FIRST)
-    work.begin("teacher/general")
+    work.begin("teacher/general", FAILED_WITH_7)  # its dad-stage is about to end
     work.begin("distilled/general/general", hold=False)
     work.begin("student/small/1/med", "no space\n" + FAILED_WITH_7, hold=False)
     found = Watcher(work.path).look()
@@ -402,12 +404,16 @@ def test_what_is_being_written_is_read_at_the_next_look(work):
     assert watcher.look().stages[0].state == DONE
 
 
-def test_a_folder_without_a_run_is_refused(work, tmp_path):
+def test_a_folder_without_a_run_is_refused_at_once_and_one_that_goes_after_a_while(
+    work, tmp_path, monkeypatch
+):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         watch(tmp_path / "nowhere", once=True)
     watcher = Watcher(work.path)
-    watcher.look()
+    before = watcher.look()
     os.rename(work.path, tmp_path / "elsewhere")
+    assert watcher.look() is before
+    monkeypatch.setattr(time, "time", lambda: before.time + 11)
     with pytest.raises(FileNotFoundError):
         watcher.look()
 
@@ -470,7 +476,9 @@ def test_the_rest_takes_as_long_as_its_like_took(work):
     work.done(models[1], seconds=60, since=100)  # 20 s of them side by side: 50 s by the clock
     assert Watcher(work.path).look().seconds_left() == (pytest.approx(100), ["report/med"])
     work.begin(models[2])
-    assert Watcher(work.path).look().seconds_left() == (pytest.approx(110, abs=1), ["report/med"])
+    began = time.time() - 25
+    os.utime(beside(work.path / models[2], ".request.json"), (began, began))
+    assert Watcher(work.path).look().seconds_left() == (pytest.approx(85), ["report/med"])
     work.begin(models[2], CONFIG + update(100, 20) + update(600, 420))
     assert Watcher(work.path).look().seconds_left() == (pytest.approx(130, abs=1), ["report/med"])
     for model in models:
