@@ -23,7 +23,7 @@ OTHERS = [line.replace("du", "di") for line in REFERENCES]
 # as good as each other, by and large
 GOOD = [line if n % 3 else line.replace("ba", "zz") for n, line in enumerate(REFERENCES)]
 SIMILAR = [line if n % 3 != 1 else line.replace("bo", "zz") for n, line in enumerate(REFERENCES)]
-LONGER = [line if n % 5 else line + " ba be" for n, line in enumerate(REFERENCES)]
+LONGER = [line if n % 6 else line + " ba be" for n, line in enumerate(REFERENCES)]
 POOR = [line[::-1] for line in REFERENCES]
 
 logging.getLogger("sacrebleu").setLevel(logging.WARNING)
