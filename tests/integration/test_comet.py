@@ -10,7 +10,7 @@ from tests.fixtures.models import write_text
 
 SOURCES = ["ein Haus", "ein\rHund", "", "eine Katze"]
 REFERENCES = ["a house", "a dog", "x", "a cat"]
-GOOD = ["a house", "a dog\u2028", "", "a cat"]
+GOOD = ["a house", "a\rdog\u2028", "", "a cat"]
 POOR = ["mouse", "fog", "", "bat"]
 
 # reads files as comet-score does: lines end at carriage returns, too; the shortest file counts

@@ -95,6 +95,16 @@ def test_targets_given_verbatim_are_counted(dad_evaluate, place, tmp_path, monke
     assert not list((tmp_path / "out").glob("tmp*"))
 
 
+def test_only_what_the_whole_source_gives_too_is_extracted(tmp_path, monkeypatch):
+    for lang in ("de", "en"):
+        write_text(tmp_path / f"train.{lang}", [f"{n} two three four five" for n in range(3)])
+    targets = [target for _, target in evaluate._drawn(tmp_path, "de", "en", 3)]
+    given = iter([[targets[0], targets[1], "x"], [targets[0], "x", targets[2]]])
+    monkeypatch.setattr(evaluate, "_decoded", lambda *_: next(given))
+    found = evaluate.memorisation("model", tmp_path, "de", "en", 3, tmp_path)
+    assert (found["replication"]["count"], found["extractive"]["count"]) == (2, 1)
+
+
 @pytest.mark.parametrize(
     "source, beginning",
     [("a b c d e f g h", "a b c d e f"), ("a  b c\u3000d", "a  b c"), ("一二三四，", "一二三"),
@@ -111,7 +121,7 @@ def test_pairs_are_drawn_evenly_and_with_a_seed(tmp_path):
     drawn = evaluate._drawn(tmp_path, "de", "en", 40)
     assert drawn == evaluate._drawn(tmp_path, "de", "en", 40) and len(drawn) == 40
     places = sorted(lines.index(source) for source, _ in drawn)
-    assert places[0] < 20 and places[-1] > 80 and len(set(places)) == 40
+    assert places[0] < 20 and 30 < places[20] < 70 and places[-1] > 80 and len(set(places)) == 40
     assert len(evaluate._drawn(tmp_path, "de", "en", 500)) == 100
 
 

@@ -10,7 +10,7 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF, TER
 
 from data_prep.manifest import read_json
-from fairseq_plugins.evaluation import score, scoring
+from fairseq_plugins.evaluation import score, score_formats, scoring
 from fairseq_plugins.evaluation.indicators import INDICATORS, Facts
 from fairseq_plugins.evaluation.scoring import Settings, TestSet, score_test_set
 from tests.fixtures.models import read_text, toy_lines, write_text
@@ -121,6 +121,8 @@ def test_batches_and_workers_change_nothing(place, monkeypatch):
         del result["objects"]
         found.append((result, segments))
     assert found[0] == found[1] == found[2]
+    scores = found[0][0]["systems"]["good"]["scores"]
+    assert set(scores["bleu"]) == {"score", "signature"}  # without resamples, no interval
 
 
 def test_one_output_for_many_sources_is_found_across_batches(place, monkeypatch):
@@ -191,6 +193,14 @@ def test_many_systems_are_numbered_and_stay_within_the_width(dad_score):
     assert any(line.startswith("[4] 3 (baseline)") for line in lines)
     heads = [line for line in lines if line.startswith("trait of")]
     assert " ".join(heads).count("[") == 12 and len(heads) == 2
+
+
+def test_names_are_shortened_to_what_differs():
+    names = ["runs/x/1/test.en", "runs/x/2/test.en"]
+    assert list(score_formats.short_names(names).values()) == ["1", "2"]
+    (short,) = score_formats.short_names(["a" * 30 + "/" + "b" * 30]).values()
+    assert short == "…aa/" + "b" * 30
+    assert list(score_formats.short_names(["9", "9 word"]).values()) == ["9", "9 word"]
 
 
 def test_json_is_sacrebleus(dad_score):
