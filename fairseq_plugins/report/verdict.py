@@ -140,9 +140,14 @@ def _choice(report, best, rows):
             f"A BLEU of {score['score']:.1f} is low: hardly a sentence is right. Read the "
             "sentences below before anybody has to rely on it."
         )
-    heading = "Student {} is the best there is" if points else "Ship student {}"
-    tone = WARNING if points or rivals else GOOD
-    return _part(heading.format(best["name"]), text, tone, points)
+    if not report["finished"]:
+        heading = f"Student {best['name']} is the best so far"
+    elif points:
+        heading = f"Student {best['name']} is the best there is"
+    else:
+        heading = f"Ship student {best['name']}"
+    sure = report["finished"] and not points and not rivals
+    return _part(heading, text, GOOD if sure else WARNING, points)
 
 
 def _distance(report, best, rows):

@@ -139,6 +139,7 @@ def test_a_half_done_run_says_so_first_and_shows_what_there_is(work):
     assert "1 stopped half-way, 2 to come" in first["text"]
     assert "4 of 5 models have scores" in first["text"] and "start the recipe" in first["text"]
     assert report["recommended"]["name"] == "7"
+    assert report["verdict"][1]["title"] == "Student 7 is the best so far"
     assert [step["words"] for step in report["steps"]] == ["adapting the teacher"]
     assert report["speed"] is None
 

@@ -39,7 +39,7 @@ def test_the_largest_losses_and_gains_come_first(tmp_path):
     student = ["one two three four", "one two three nine", "zz", "one two three four"]
     teacher = ["one two three four", "one two three four", "one two three four", "zz zz zz"]
     found = choose(*files(tmp_path, src=["x"] * 4, ref=reference, student=student, teacher=teacher),
-                   "en", shown=2)  # fmt: skip
+                   "en", shown=3)  # fmt: skip
     assert [entry["line"] for entry in found["worst"]] == [3, 2]
     assert [entry["line"] for entry in found["best"]] == [4]  # line 1 is as good, so no gain
     assert (found["better"], found["worse"], found["lines"]) == (1, 2, 4)
