@@ -22,7 +22,7 @@ from fairseq_plugins.report.lock_holders import held
 from fairseq_plugins.report.moment import FAILED, Watcher, covered
 from fairseq_plugins.report.progress import Decodings, Progress, StageLog
 from fairseq_plugins.report.run import DONE, RUNNING, STOPPED, TO_COME
-from fairseq_plugins.report.view import View, standing
+from fairseq_plugins.report.view import View, left, standing
 
 STAGES = [
     (1, "corpora", "corpora/general/text"),
@@ -125,7 +125,7 @@ class Work:
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    now = float(round(time.time()))
+    now = float(int(time.time()))  # files written from now on are not older
     monkeypatch.setattr(time, "time", lambda: now)
     return Work(tmp_path / "run")
 
@@ -440,6 +440,14 @@ def test_the_run_is_alive_as_long_as_its_recipe(work):
     assert not Watcher(work.path).look().is_still
 
 
+def test_a_recipe_of_somebody_else_is_alive(work, monkeypatch):
+    def refused(pid, number):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refused)
+    assert Watcher(work.path).look().is_alive
+
+
 def test_a_run_on_another_machine_is_judged_by_its_logs(work):
     work.plan(host="another.example")
     log = work.begin(FIRST, hold=False)
@@ -485,6 +493,21 @@ def test_the_rest_takes_as_long_as_its_like_took(work):
         work.done(model)
     work.done("report/med")
     assert Watcher(work.path).look().seconds_left() is None
+
+
+def test_of_stages_side_by_side_the_slowest_counts(work):
+    work.plan(stages=[(9, "students", f"student/small/{number}/med") for number in (1, 9)])
+    work.begin("student/small/1/med", CONFIG + update(100, 20) + update(600, 420))
+    work.begin("student/small/9/med", CONFIG + update(100, 20) + update(500, 420))
+    assert Watcher(work.path).look().seconds_left() == (pytest.approx(200), [])
+
+
+def test_steps_of_preparing_corpora_are_not_alike(work):
+    work.plan(stages=[*STAGES[:2], (1, "corpora", "corpora/overlap")])
+    work.done(FIRST)
+    assert Watcher(work.path).look().seconds_left() == (
+        pytest.approx(60), ["corpora/overlap"],
+    )  # fmt: skip
 
 
 def test_there_is_no_estimate_where_much_has_no_like(work):
@@ -546,8 +569,10 @@ def test_a_low_page_folds_what_is_done_then_what_is_to_come_then_the_scores(work
     work.plan(stages=[*titles, (15, "teacher", "teacher/general")])
     work.begin("corpora/6")
     found = Watcher(work.path).look()
-    pages = {height: shown(found, height=height) for height in (30, 24, 18, 14, 11)}
+    pages = {height: shown(found, height=height) for height in range(11, 31)}
     assert all(len(page) <= height for height, page in pages.items())
+    assert all("q or Ctrl-C leaves" in list(filter(None, page))[-1] for page in pages.values())
+    assert "   15  teacher  " in "\n".join(pages[13])  # alone it is no range
     text = {height: "\n".join(page) for height, page in pages.items()}
     assert "stage 3 " in text[30] and "stage 9" in text[30] and "greedy" in text[30]
     assert "1–5  stage 1 … stage 5" in text[24] and "stage 9" in text[24] and "greedy" in text[24]
@@ -557,6 +582,43 @@ def test_a_low_page_folds_what_is_done_then_what_is_to_come_then_the_scores(work
     for page in text.values():
         assert "6  stage 6" in page and "corpora/6  running" in page
     assert "stage 3 " in "\n".join(shown(found, height=11, whole=True))
+
+
+def test_where_there_is_little_room_the_last_models_are_shown(work):
+    models = [f"student/small/{number}/med" for number in range(1, 7)]
+    work.plan(stages=[(9, "students", model) for model in [*models, "student/small/9/med"]],
+              rows=[(f"model {model[14]}", "", model) for model in models])  # fmt: skip
+    for model in models:
+        work.done(model, log=CONFIG + valid(10, 21.3))
+    work.begin("student/small/9/med")
+    found = Watcher(work.path).look()
+    page = shown(found, height=12)
+    assert len(page) == 12 and [line.strip() for line in page[-4:-1]] == [
+        "model     dev", "model 5  21.3", "model 6  21.3",
+    ]  # fmt: skip
+    assert "model 1" in "\n".join(shown(found, height=20))
+
+
+def test_one_line_for_a_number_however_narrow_the_page(work):
+    work.plan(stages=STAGES[:4])
+    work.done(FIRST)
+    work.begin("corpora/med/text")
+    lines = shown(Watcher(work.path).look(), width=40, whole=True)
+    assert "    1  corpora   running, 1 of 2 steps …" in lines
+
+
+@pytest.mark.parametrize(
+    "progress, words",
+    [
+        (Progress(share=0.5, seconds_left=65.0), "50 %, about 1 min 5 s left"),
+        (Progress(share=0.5, seconds_left=9.0, may_end_early=True), "50 %, at most 9 s left"),
+        (Progress(share=0.999, seconds_left=0.4), "100 %"),
+        (Progress(seconds_left=9.0), "about 9 s left"),
+        (Progress(), ""),
+    ],
+)
+def test_what_is_left_is_said_where_it_is_known(progress, words):
+    assert left(progress) == words
 
 
 def test_domains_are_told_apart_where_there_are_several(work):
@@ -617,7 +679,7 @@ def test_lines_tell_what_is_new(work):
     assert line.startswith("teacher/general: update 100 of 700")
     append(log, valid(120, 4.0))
     assert "dev BLEU 4.0 (the best so far)" in news(later=61)[0]
-    assert news(later=62) == []
+    assert news(later=62) == [] and news(later=500) == []
     work.let_go("teacher/general")
     assert news(later=63) == ["teacher/general: stopped"]
     work.score("teacher/general", med=3.0, general=26.2)
