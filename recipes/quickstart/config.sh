@@ -21,6 +21,7 @@ speed_seconds=20
 common_training=(
   --schedule inverse_sqrt --lr 0.002 --warmup 250
   --max-tokens 1200        # small batches: many updates in little time
+  --data-workers 0
   --dropout 0.1
   --patience 0             # no early stop: every configuration gets the same updates
   --valid-beam 1           # dev text is decoded greedily only

@@ -23,6 +23,8 @@
 #   --schedule NAME          fixed (the paper's constant rate) or inverse_sqrt
 #   --max-tokens N           target tokens in a batch
 #   --update-frequency N     batches in an update
+#   --data-workers N         processes that make batches; 0: the training does it beside, which is
+#                            enough on a CPU (a worker also takes up to 5 s to end after an epoch)
 #   --epoch-fraction X       validate every X passes over the data
 #   --patience N             stop after N validations without a better dev BLEU
 #   --dropout X              dropout probability
@@ -87,7 +89,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 plugins=$(cd "$here/../../fairseq_plugins" && pwd)
 source "$here/../command_line.sh"
 
-init='' updates=100000 lr=0.0002 warmup=1 schedule=fixed max_tokens=4096 update_frequency=1
+init='' updates=100000 lr=0.0002 warmup=1 schedule=fixed max_tokens=4096 update_frequency=1 data_workers=1
 epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=fp32 seed=1 dry_run='' average=''
 data='' out='' size_name='' extra=()
 loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general='' from_teacher=''
@@ -111,6 +113,7 @@ while (( $# )); do
     --schedule) schedule=$2; shift 2 ;;
     --max-tokens) max_tokens=$2; shift 2 ;;
     --update-frequency) update_frequency=$2; shift 2 ;;
+    --data-workers) data_workers=$2; shift 2 ;;
     --epoch-fraction) epoch_fraction=$2; shift 2 ;;
     --patience) patience=$2; shift 2 ;;
     --dropout) dropout=$2; shift 2 ;;
@@ -194,6 +197,7 @@ train=(
   --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0
   --lr "$lr" --lr-scheduler "$schedule" --warmup-updates "$warmup"
   --max-tokens "$max_tokens" --update-freq "$update_frequency" --max-update "$updates"
+  --num-workers "$data_workers"
   "${precision_flags[@]}" --seed "$seed"
   # with several GPUs the first worker would send a type that PyTorch refuses
   --load-checkpoint-on-all-dp-ranks

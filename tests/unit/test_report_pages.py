@@ -331,10 +331,12 @@ def test_watching_is_handed_over(dad_report, work, monkeypatch):
     from types import SimpleNamespace
 
     watched = []
-    live = SimpleNamespace(watch=watched.append)
+    live = SimpleNamespace(watch=lambda work, once: watched.append((work, once)))
     monkeypatch.setitem(sys.modules, "fairseq_plugins.report.live", live)
     monkeypatch.setattr("fairseq_plugins.report.live", live, raising=False)
-    assert dad_report("--work", work, "--watch")[0] == 0 and watched == [str(work)]
+    assert dad_report("--work", work, "--watch")[0] == 0
+    assert dad_report("--work", work, "--watch", "--once")[0] == 0
+    assert watched == [(str(work), False), (str(work), True)]
 
 
 # -- two runs ------------------------------------------------------------------------------
