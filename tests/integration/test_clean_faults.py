@@ -15,7 +15,7 @@ import pytest
 
 from data_prep import clean as module
 from tests.fixtures.bitext import ROOT, TRAIN, write_folder
-from tests.fixtures.faults import die_at, give_disk_room, show_on
+from tests.fixtures.faults import die_at, on_a_small_disk, show_on
 
 LONGEST_WAIT = 60  # seconds
 # pytest's name of this module is one that no other process could import
@@ -175,24 +175,14 @@ def test_a_killed_worker_is_one_message(tmp_path):
 def work_on_a_small_disk(given, disk, screen, report):
     """Run the command on a disk with a little more room every time, until it succeeds."""
     try:
-        give_disk_room(disk, 16, new=True)
+        entries = [
+            [status, said, sorted(path.name for path in Path(disk).iterdir())]
+            for status, said in on_a_small_disk(
+                module.main, given, disk, range(16, 4000, 40), screen
+            )
+        ]
     except OSError as error:
-        Path(report).write_text(json.dumps(str(error)))
-        return
-    sys.argv, entries = given, []
-    for number, room in enumerate(range(16, 4000, 40)):  # KiB
-        give_disk_room(disk, room)
-        show_on(f"{screen}{number}")
-        status = 0
-        try:
-            module.main()
-        except SystemExit as stopped:
-            status = stopped.code or 0
-        sys.stderr.flush()
-        there = sorted(path.name for path in Path(disk).iterdir())
-        entries.append([status, Path(f"{screen}{number}").read_text(), there])
-        if not status:
-            break
+        entries = str(error)
     Path(report).write_text(json.dumps(entries))
 
 

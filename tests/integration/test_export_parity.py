@@ -24,7 +24,7 @@ from fairseq_plugins.export.export import export
 from fairseq_plugins.export.safe_weights import METADATA, read_safetensors, write_safetensors
 from fairseq_plugins.export.weights import count_parameters, keep_weights
 from fairseq_plugins.generation.generate import generate
-from tests.fixtures.faults import give_disk_room, show_on
+from tests.fixtures.faults import on_a_small_disk
 from tests.fixtures.models import (
     read_text,
     toy_checkpoint,
@@ -372,24 +372,16 @@ def test_every_averaged_checkpoint_must_have_the_vocabulary(place, checkpoints, 
 
 def fill_disk(disk, words, report):
     """Run dad-export, in a process of its own, on a memory disk that grows until it succeeds."""
-    try:
-        give_disk_room(disk, 16, new=True)
-    except OSError as error:
-        Path(report).write_text(json.dumps(str(error)))
-        return
     torch.set_num_threads(1)
-    sys.argv, entries = words, []
-    for room in (16, 100, 200, 4096):  # KiB; it takes some 300
-        give_disk_room(disk, room)
-        screen = f"{report}-{room}"
-        show_on(screen)
-        try:
-            module.main()
-        except SystemExit as stopped:
-            status = stopped.code or 0
-        sys.stderr.flush()
-        left = sorted(path.name for path in Path(disk).iterdir())
-        entries.append((status, Path(screen).read_text(), left))
+    try:
+        entries = [
+            (status, said, sorted(path.name for path in Path(disk).iterdir()))
+            for status, said in on_a_small_disk(
+                module.main, words, disk, (16, 100, 200, 4096), f"{report}-"  # it takes some 300
+            )
+        ]
+    except OSError as error:
+        entries = str(error)
     Path(report).write_text(json.dumps(entries))
 
 

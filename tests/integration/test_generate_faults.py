@@ -33,7 +33,7 @@ from data_prep.manifest import manifest_path, read_json
 from fairseq_plugins.generation import generate as module
 from fairseq_plugins.generation import job, teacher
 from fairseq_plugins.generation.workfolder import WorkFolder, output_paths
-from tests.fixtures.faults import give_disk_room, show_on
+from tests.fixtures.faults import on_a_small_disk, show_on
 from tests.fixtures.models import (
     read_text,
     toy_lines,
@@ -161,29 +161,19 @@ def work_on_a_small_disk(words, disk, screen, report):
     Leaves its final files, its manifest, and a report beside the folder ``disk``: a list of
     (status, what was said, what lies there, finished shards), or why there is no such disk.
     """
-    entries, out = [], Path(words[words.index("--out") + 1])
+    torch.set_num_threads(1)
+    out = Path(words[words.index("--out") + 1])
     try:
-        give_disk_room(disk, 16, new=True)
+        entries = [
+            [status, said, sorted(str(path.relative_to(disk)) for path in Path(disk).rglob("*")),
+             sorted(shards_done(out))]
+            for status, said in on_a_small_disk(
+                module.main, words, disk, range(16, 824, 8), screen
+            )
+        ]
     except OSError as error:
         Path(report).write_text(json.dumps(str(error)))
         return
-    torch.set_num_threads(1)
-    sys.argv = words
-    for number, room in enumerate(itertools.count(16, step=8)):  # KiB
-        give_disk_room(disk, room)
-        show_on(f"{screen}{number}")
-        try:
-            module.main()
-        except SystemExit as stopped:
-            status = stopped.code
-        sys.stderr.flush()
-        entries.append((
-            status or 0, Path(f"{screen}{number}").read_text(),
-            sorted(str(path.relative_to(disk)) for path in Path(disk).rglob("*")),
-            sorted(shards_done(out)),
-        ))  # fmt: skip
-        if not status or number == 100:
-            break
     for path in Path(disk).glob("out*"):
         if path.is_file():
             shutil.copy(path, Path(disk).parent)

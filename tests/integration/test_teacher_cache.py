@@ -27,7 +27,7 @@ from fairseq_plugins.teachers.cache import cache_teacher
 from fairseq_plugins.teachers.cache_format import TeacherCache
 from fairseq_plugins.teachers.online import load_teachers, teacher_lprobs
 from tests.fixtures.fairseq_cli import train
-from tests.fixtures.faults import die_at, give_disk_room, show_on
+from tests.fixtures.faults import die_at, on_a_small_disk, show_on
 from tests.fixtures.models import toy_lines, toy_model, toy_vocabulary, write_text
 
 # pytest's name of this module is one that no other process could import
@@ -310,25 +310,17 @@ def test_two_processes_share_the_work_and_end_with_the_same_bytes(made, cache, t
 
 def work_on_a_small_disk(words, disk, screen, report):
     """Run the command on a disk with a little more room every time, until it succeeds."""
+    torch.set_num_threads(1)
     try:
-        give_disk_room(disk, 16, new=True)
+        entries = [
+            [status, said, sorted(path.name for path in Path(disk).iterdir())]
+            for status, said in on_a_small_disk(
+                module.main, words, disk, range(16, 400, 12), screen
+            )
+        ]
     except OSError as error:
         Path(report).write_text(json.dumps(str(error)))
         return
-    torch.set_num_threads(1)
-    sys.argv, entries = words, []
-    for number, room in enumerate(range(16, 400, 12)):  # KiB
-        give_disk_room(disk, room)
-        show_on(f"{screen}{number}")
-        try:
-            module.main()
-        except SystemExit as stopped:
-            status = stopped.code or 0
-        sys.stderr.flush()
-        there = sorted(path.name for path in Path(disk).iterdir())
-        entries.append([status, Path(f"{screen}{number}").read_text(), there])
-        if not status:
-            break
     shutil.copytree(Path(disk) / "cache", Path(disk).parent / "made")
     Path(report).write_text(json.dumps(entries))
 
