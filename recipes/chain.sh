@@ -222,6 +222,12 @@ fetch() {  # NAME
     ${catalogue:+--catalogue "$catalogue"} --out '{out}'
 }
 
+hint() {  # for a person at a terminal
+  [[ ! $dry_run && -t 2 ]] || return 0
+  printf 'Watch this run from another terminal: source %q; dad-report --work %q --watch\n' \
+    "$recipes/bootstrap.sh" "$PWD" >&2
+}
+
 has_text() {  # FOLDER SPLIT
   [[ -e $1/$2.$source_lang || -e $1/$2.$source_lang.gz || -e $1/$2.$source_lang.zst ]]
 }
@@ -595,4 +601,4 @@ chain() {
 }
 
 # on one line: bash has read all of this file by then, so editing it cannot disturb a run
-heed_signals; read_options "$@"; check_options; enter_work; write_plan; chain; exit
+heed_signals; read_options "$@"; check_options; enter_work; write_plan; hint; chain; exit
