@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import multiprocessing
+import signal
 from multiprocessing import forkserver
 
 import pytest
@@ -14,6 +15,11 @@ PRELOAD = [
     "tests.integration.test_clean_faults", "tests.integration.test_generate_faults",
     "tests.integration.test_teacher_cache",
 ]  # fmt: skip
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # started in the background of a script; what tests start would ignore Ctrl-C as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -828,4 +828,5 @@ def test_signs_that_a_terminal_lacks_do_no_harm(work, monkeypatch, tmp_path):
     with open(tmp_path / "screen", "w", encoding="ascii") as screen:
         monkeypatch.setattr(sys, "stdout", screen)
         assert watch(work.path, once=True) == 0
-    assert "de ? en" in Path(tmp_path / "screen").read_text()
+    # the folder's name may be so long that the line is broken there
+    assert "de ? en" in " ".join(Path(tmp_path / "screen").read_text().split())
