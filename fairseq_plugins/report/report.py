@@ -94,20 +94,26 @@ def write(run, domain, folder):
     Raises:
         FileExistsError: the folder is there and holds no report of ours.
     """
-    with write_whole_folder(folder, replace=_is_report(folder)) as part:
-        with tqdm(desc=f"{domain}: comparing", unit=" pairs", **command.bar_settings()) as bar:
-            report = findings.find(run, domain, progress=bar.update)
-        for name, content in (
-            ("report.html", page.as_html(report)),
-            ("report.md", page.as_markdown(report)),
-            ("table.txt", tables.as_text(report)),
-            ("table.md", tables.as_markdown(report)),
-            ("scores.tsv", tables.as_tsv(report)),
-        ):
-            with write_whole(part / name) as out:
-                out.write(content)
-        write_json(part / JSON, _signed(report))
+    with tqdm(desc=f"{domain}: comparing", unit=" pairs", **command.bar_settings()) as bar:
+        report = findings.find(run, domain, progress=bar.update)
+    files = {
+        "report.html": page.as_html(report),
+        "report.md": page.as_markdown(report),
+        "table.txt": tables.as_text(report),
+        "table.md": tables.as_markdown(report),
+        "scores.tsv": tables.as_tsv(report),
+    }
+    _write_files(folder, files, report)
     return report
+
+
+def _write_files(folder, files, record):
+    """Make a report's folder of {name: text} and of the record behind them."""
+    with write_whole_folder(folder, replace=_is_report(folder)) as part:
+        for name, text in files.items():
+            with write_whole(part / name) as out:
+                out.write(text)
+        write_json(part / JSON, _signed(record))
 
 
 def _compare(first, second, domain, out):
@@ -121,15 +127,12 @@ def _compare(first, second, domain, out):
     for name in (domains := _chosen(shared, domain, "both runs")):
         folder = out / name if len(domains) > 1 else out
         comparison = two_runs.find(*runs, name)
-        with write_whole_folder(folder, replace=_is_report(folder)) as part:
-            for file, content in (
-                ("report.html", page.difference_as_html(comparison)),
-                ("report.md", page.difference_as_markdown(comparison)),
-                ("table.txt", two_runs.as_text(comparison)),
-            ):
-                with write_whole(part / file) as written:
-                    written.write(content)
-            write_json(part / JSON, _signed(comparison))
+        files = {
+            "report.html": page.difference_as_html(comparison),
+            "report.md": page.difference_as_markdown(comparison),
+            "table.txt": two_runs.as_text(comparison),
+        }
+        _write_files(folder, files, comparison)
         print(two_runs.as_text(comparison), end="")
         print(f"\n{folder / 'report.html'}: open it in a browser")
 

@@ -728,13 +728,12 @@ def test_watching_a_run_that_has_stopped_ends_with_an_error(work, capsys, hurry)
 def test_a_pause_between_two_stages_does_not_end_the_watch(work, monkeypatch, hurry):
     work.plan(pid=None)
     moments = live._moments(Watcher(work.path))
-    for _ in range(8):
-        next(moments)
+    ended = object()
+    assert all(next(moments, ended) is not ended for _ in range(8))
     work.begin(FIRST)
-    next(moments)
+    assert next(moments, ended) is not ended
     work.let_go(FIRST)
-    for _ in range(8):
-        next(moments)
+    assert all(next(moments, ended) is not ended for _ in range(8))
 
 
 def test_ctrl_c_leaves_and_the_run_goes_on(work, capsys, monkeypatch):

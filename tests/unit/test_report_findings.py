@@ -50,7 +50,8 @@ def test_a_finished_run_is_finished_though_its_report_is_still_to_come(found):
 
 
 def test_everything_can_be_written_as_strict_json(found):
-    json.dumps(found, allow_nan=False)
+    text = json.dumps(found, allow_nan=False)
+    assert json.loads(text).keys() == found.keys()
 
 
 def test_steps_have_differences_and_p_values(found):
