@@ -94,6 +94,7 @@ def write(run, domain, folder):
     Raises:
         FileExistsError: the folder is there and holds no report of ours.
     """
+    _check_place(folder)
     with tqdm(desc=f"{domain}: comparing", unit=" pairs", **command.bar_settings()) as bar:
         report = findings.find(run, domain, progress=bar.update)
     files = {
@@ -105,6 +106,15 @@ def write(run, domain, folder):
     }
     _write_files(folder, files, report)
     return report
+
+
+def _check_place(folder):
+    """Refuse a folder that holds something else, before the work and not after it."""
+    if folder.exists() and not _is_report(folder):
+        raise FileExistsError(
+            f"{folder} exists and is not a report that dad-report may replace; remove it or name "
+            f"another place"
+        )
 
 
 def _write_files(folder, files, record):
@@ -126,6 +136,7 @@ def _compare(first, second, domain, out):
         )
     for name in (domains := _chosen(shared, domain, "both runs")):
         folder = out / name if len(domains) > 1 else out
+        _check_place(folder)
         comparison = two_runs.find(*runs, name)
         files = {
             "report.html": page.difference_as_html(comparison),

@@ -327,6 +327,13 @@ def test_mistakes_are_told_with_the_next_step(dad_report, work, words, status, m
     assert found == status and re.search(message, complaint) and "Traceback" not in complaint
 
 
+def test_another_folder_is_refused_before_the_work(dad_report, work, tmp_path, monkeypatch):
+    monkeypatch.setattr(report.findings, "find", None)  # would fail if it were called
+    (tmp_path / "mine").mkdir()
+    status, _, said = dad_report("--work", work, "--out", tmp_path / "mine")
+    assert status == 1 and "is not a report that dad-report may replace" in said
+
+
 def test_watching_is_handed_over(dad_report, work, monkeypatch):
     from types import SimpleNamespace
 
