@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +54,16 @@ class Visit:
             for rule in found
             for node in rule["nodes"]
         ]
+
+    def becomes(self, expression, seconds=30):
+        """Whether a JavaScript expression becomes true; Playwright's own wait needs eval for it,
+        which pages of ours forbid."""
+        end = time.monotonic() + seconds
+        while not self.page.evaluate(expression):
+            if time.monotonic() > end:
+                return False
+            self.page.wait_for_timeout(20)
+        return True
 
     def overflows(self):
         """Whether the page is wider than its window, so that people must scroll sideways."""

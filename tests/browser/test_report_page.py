@@ -88,7 +88,7 @@ def test_keyboards_reach_the_verdict_and_scroll_wide_tables(visit, address):
     region = seen.page.locator(".wide").first
     region.focus()
     seen.page.keyboard.press("ArrowRight")
-    seen.page.wait_for_function("document.querySelector('.wide').scrollLeft > 0")
+    assert seen.becomes("document.querySelector('.wide').scrollLeft > 0")
 
 
 def test_on_paper_nothing_is_cut_and_everything_is_open(visit, address):
