@@ -130,7 +130,8 @@ def _convert(model, out, compute_type, trust):
         with quiet():
             converter.convert(str(out), quantization=compute_type)
     except (ValueError, NotImplementedError, AttributeError, KeyError) as error:
-        # the converter's own check lists its reasons one a line
+        # NotImplementedError: its documented way to say that it does not know the architecture;
+        # its other check lists reasons one a line
         reasons = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"CTranslate2 cannot represent {model.path}: {reasons}; "

@@ -1,6 +1,7 @@
 """The verdict of a run in words: what to ship, what it rests on, and how sure that is."""
 
 NOISE = 0.05  # p-value from which on a difference is called noise
+NEGLIGIBLE = 0.05  # BLEU; it is shown as 0.0
 NAMED = 3  # rivals that are named; of more the number is told
 POOR = 15  # BLEU below which hardly a sentence is right
 
@@ -51,6 +52,8 @@ def outcome(step):
     """A comparison in a word or two."""
     if step["p_value"] is None:
         return "not tested"
+    if abs(step["difference"]) < NEGLIGIBLE:
+        return "no difference"  # however sure: scores near 0 differ significantly in nothing
     return "within noise" if within_noise(step) else "significant"
 
 
@@ -248,6 +251,11 @@ def _certainty(report):
             f" Every model was trained once{f' (seed {seeds[0]})' if seeds else ''}, and one run "
             "is one draw: training again with another seed moves scores, too, often by more than "
             "a small step."
+        )
+    if report["recommended"] and report["recommended"]["students"] > 1:
+        text += (
+            " The student above was chosen by the same sentences, so its own score flatters it a "
+            "little."
         )
     tested = [step for step in report["steps"] if step["p_value"] is not None]
     if len(tested) > 1:

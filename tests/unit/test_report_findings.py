@@ -8,7 +8,7 @@ import pytest
 from data_prep.manifest import read_json, write_json
 from fairseq_plugins.report.findings import find, kind_of
 from fairseq_plugins.report.run import open_run
-from fairseq_plugins.report.verdict import judge, signed, times
+from fairseq_plugins.report.verdict import judge, outcome, signed, times
 from tests.fixtures.models import write_text
 from tests.fixtures.run_folder import DOMAIN, LINES, ROWS, STEPS, TEXTS, make_run
 
@@ -248,9 +248,22 @@ def test_the_verdict_names_distance_speed_size_and_forgetting(found):
     assert "76.5 (general student D) to 90.9" in forgot and "next to nothing" in forgot
 
 
+@pytest.mark.parametrize(
+    "difference, p_value, said",
+    [
+        (0.9, 0.012, "significant"), (-0.9, 0.012, "significant"), (0.9, 0.05, "within noise"),
+        (0.05, 0.001, "significant"), (0.04, 0.001, "no difference"),
+        (-0.04, 0.001, "no difference"), (0.0, 1.0, "no difference"), (0.9, None, "not tested"),
+    ],
+)  # fmt: skip
+def test_a_comparison_in_words(difference, p_value, said):
+    assert outcome({"difference": difference, "p_value": p_value}) == said
+
+
 def test_the_verdict_says_that_one_run_is_one_draw_and_how_many_tests_there_were(found):
     text = part(found, "How sure this is")["text"]
     assert "seed 1" in text and "one run is one draw" in text
+    assert "chosen by the same sentences" in text
     assert f"{LINES} test sentences" in text and "Of 4 comparisons about 0.2" in text
 
 
