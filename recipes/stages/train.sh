@@ -22,7 +22,7 @@
 #   --warmup N               updates until the peak; constant afterwards, or see --schedule
 #   --schedule NAME          fixed (the paper's constant rate) or inverse_sqrt
 #   --max-tokens N           target tokens in a batch
-#   --update-frequency N     batches in an update
+#   --update-frequency N     batches in an update; several GPUs share them, see below
 #   --data-workers N         processes that make batches; 0: the training does it beside, which is
 #                            enough on a CPU (a worker also takes up to 5 s to end after an epoch)
 #   --epoch-fraction X       validate every X passes over the data
@@ -31,7 +31,9 @@
 #   --valid-beam N           beam of the decoding in validation
 #   --average WHICH          keep the average of checkpoints in place of the best one: best:3 of those
 #                            with the best BLEU, last:5 of the last (one for each validation)
-#   --precision NAME         fp32, fp16 or bf16 (the last two need a GPU)
+#   --precision NAME         fp32, fp16, bf16, or auto (default), which is bf16 on a GPU that computes
+#                            in it (compute capability 8.0 and above), fp16 on an older one, fp32 on
+#                            a CPU. A training that goes on keeps what it began with
 #   --seed N                 random seed
 #   --dry-run                print the commands and do nothing
 #
@@ -83,14 +85,22 @@
 #   DAD_TENSORBOARD=DIR      write for TensorBoard into DIR/MODEL, MODEL being --out
 #   DAD_WANDB=PROJECT        send to this project of Weights & Biases, as run MODEL; with
 #                            WANDB_MODE=offline nothing leaves this machine
+#
+# Nor is where it runs. All GPUs that CUDA_VISIBLE_DEVICES shows are used, one worker on each, and
+# an update has as many tokens as on one: the workers share --max-tokens x --update-frequency.
+#
+#   DAD_LAUNCHER=COMMAND     start the workers so, for example on two machines under Slurm:
+#                            srun torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d
+#                            --rdzv-endpoint HOST:29500; recipes/slurm/README.md shows it whole
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 plugins=$(cd "$here/../../fairseq_plugins" && pwd)
 source "$here/../command_line.sh"
+source "$here/../machine.sh"
 
 init='' updates=100000 lr=0.0002 warmup=1 schedule=fixed max_tokens=4096 update_frequency=1 data_workers=1
-epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=fp32 seed=1 dry_run='' average=''
+epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=auto seed=1 dry_run='' average=''
 data='' out='' size_name='' extra=()
 loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general='' from_teacher=''
 while (( $# )); do
@@ -130,12 +140,6 @@ require_option "$0" --data "$data"
 require_option "$0" --out "$out"
 require_option "$0" --size "$size_name"
 check_size --size "$size_name"
-
-case $precision in
-  fp32) precision_flags=() ;;
-  fp16 | bf16) precision_flags=("--$precision") ;;
-  *) fail "--precision is fp32, fp16 or bf16, not $precision" ;;
-esac
 
 best=$out/checkpoints/checkpoint_best.pt
 case $average in
@@ -183,6 +187,9 @@ case $adapt in
   lora) adaptation=(--lora-rank 8) ;;
 esac
 
+find_precision
+find_workers
+
 train=(
   fairseq-train "$data" --user-dir "$plugins"
   --task "$([[ $init ]] && echo domain_adaptation || echo sequence_distillation)"
@@ -198,7 +205,7 @@ train=(
   --lr "$lr" --lr-scheduler "$schedule" --warmup-updates "$warmup"
   --max-tokens "$max_tokens" --update-freq "$update_frequency" --max-update "$updates"
   --num-workers "$data_workers"
-  "${precision_flags[@]}" --seed "$seed"
+  ${precision_flag:+"$precision_flag"} --seed "$seed"
   # with several GPUs the first worker would send a type that PyTorch refuses
   --load-checkpoint-on-all-dp-ranks
   # validation and the choice of the best checkpoint
@@ -217,6 +224,13 @@ fi
 if [[ ${DAD_WANDB-} ]]; then
   watching+=(--wandb-project "$DAD_WANDB")
   export WANDB_NAME=${WANDB_NAME:-$model}
+fi
+working=("${train[@]}" ${watching[@]+"${watching[@]}"})
+if (( ${#launcher[@]} )); then
+  working=(
+    "${launcher[@]}" --no-python "$here/worker.sh" "$workers"
+    "${working[@]}" --max-tokens "$own_tokens" --update-freq "$own_frequency"
+  )
 fi
 keep=(
   dad-keep-weights "${kept[@]}" --vocabulary "$data" --out "$out/kept"
@@ -240,7 +254,7 @@ prepare_watching() {  # without the package fairseq would go on, and say so only
 
 main() {
   if [[ $dry_run ]]; then
-    print_command "${train[@]}" ${watching[@]+"${watching[@]}"}
+    print_command "${working[@]}"
     print_command "${keep[@]}"
     exit
   fi
@@ -248,8 +262,13 @@ main() {
   mkdir -p "$out"
   if [[ ! -e $out/model.pt ]]; then
     prepare_watching
-    print_command "${train[@]}" > "$out/command.txt"
-    "${train[@]}" ${watching[@]+"${watching[@]}"}
+    # as one worker would have to be called: how many there were is no setting
+    {
+      print_command "${train[@]}"
+      [[ ! $why_precision ]] || echo "# precision: $precision, $why_precision"
+    } > "$out/command.txt.part"
+    mv "$out/command.txt.part" "$out/command.txt"
+    "${working[@]}"
     rm -rf "$out/kept"
     "${keep[@]}"
     # model.pt goes last: once it is there, all is there
