@@ -1,12 +1,10 @@
 # How a training uses this machine, or several: precision, workers, each worker's share of a batch.
 #
-# Reads the options of train.sh, DAD_LAUNCHER and, through data_prep.device, CUDA_VISIBLE_DEVICES.
+# Reads the options of train.sh, DAD_LAUNCHER and, through data_prep.pipeline.device, CUDA_VISIBLE_DEVICES.
 
 shortest_batch=1024  # tokens; the longest sentence that our models read must fit
 
-say() {  # MESSAGE: dad-stage shows lines that begin so
-  [[ $dry_run ]] || echo "$(basename "$0"): $1" >&2
-}
+say() { echo "$(basename "$0"): $1" >&2; }  # dad-stage shows lines that begin so
 
 asked_for() {  # FLAG...: whether one of them stands after --
   local flag word
@@ -20,22 +18,24 @@ asked_for() {  # FLAG...: whether one of them stands after --
 
 find_device() {  # sets gpus, device_precision and why_device
   gpus=0 device_precision=fp32 why_device="since --cpu is asked for"
-  ! asked_for --cpu || return 0
+  # nothing need be installed for those who only look
+  [[ ! $dry_run ]] && ! asked_for --cpu || return 0
   local found
-  found=$(python -m data_prep.device) || exit 1
+  found=$(python -m data_prep.pipeline.device) || exit 1
   IFS=$'\t' read -r gpus device_precision why_device <<< "$found"
   why_device="since $why_device"
 }
 
-find_precision() {  # sets precision and precision_flag, and why_precision where we choose
-  why_precision='' precision_flag=''
-  find_device
+find_precision() {  # sets precision_flag, and note: what we chose and why, for the screen and command.txt
+  precision_flag='' note=''
   if asked_for --fp16 --bf16; then return; fi
-  if [[ $precision == auto && -e $out/checkpoints/checkpoint_last.pt && -e $out/command.txt ]]; then
+  if [[ $precision == auto && $dry_run ]]; then
+    precision=fp32 note="bf16, fp16 or fp32, as the device has it"
+  elif [[ $precision == auto && -e $out/checkpoints/checkpoint_last.pt && -e $out/command.txt ]]; then
     begun_precision
   elif [[ $precision == auto ]]; then
-    precision=$device_precision why_precision=$why_device
-    say "precision $precision, $why_precision"
+    precision=$device_precision note="$device_precision, $why_device"
+    say "precision $note"
   fi
   case $precision in
     fp32) ;;
@@ -47,7 +47,7 @@ find_precision() {  # sets precision and precision_flag, and why_precision where
 begun_precision() {  # of a training that goes on: another could not read the optimiser's state
   precision=fp32
   [[ ! $(head -n 1 "$out/command.txt") =~ " --"(fp16|bf16)" " ]] || precision=${BASH_REMATCH[1]}
-  why_precision=$(sed -n 's/^# precision: [a-z0-9]*, //p' "$out/command.txt")
+  note=$(sed -n 's/^# precision: //p' "$out/command.txt")
   [[ $precision == fp32 ]] || (( gpus )) || fail "\
 this training began in $precision on a GPU, and there is none here. Go on where there is one, or begin \
 afresh: rm -r $out"

@@ -187,6 +187,7 @@ case $adapt in
   lora) adaptation=(--lora-rank 8) ;;
 esac
 
+find_device
 find_precision
 find_workers
 
@@ -254,6 +255,7 @@ prepare_watching() {  # without the package fairseq would go on, and say so only
 
 main() {
   if [[ $dry_run ]]; then
+    [[ ! $note ]] || echo "# precision: $note"
     print_command "${working[@]}"
     print_command "${keep[@]}"
     exit
@@ -265,7 +267,7 @@ main() {
     # as one worker would have to be called: how many there were is no setting
     {
       print_command "${train[@]}"
-      [[ ! $why_precision ]] || echo "# precision: $precision, $why_precision"
+      [[ ! $note ]] || echo "# precision: $note"
     } > "$out/command.txt.part"
     mv "$out/command.txt.part" "$out/command.txt"
     "${working[@]}"

@@ -5,13 +5,14 @@ The precision is the one that pays here: bf16 where the GPU computes in it (comp
 the least counts. CUDA_VISIBLE_DEVICES is heeded.
 
 Example:
-  python -m data_prep.device       # 4, bf16, the GPU has it in hardware (NVIDIA A100-SXM4 ...
+  python -m data_prep.pipeline.device       # 4, bf16, the GPU has it in hardware (NVIDIA A100-SXM4 ...
 """
 
 import glob
 import importlib.util
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -53,11 +54,11 @@ class Device(NamedTuple):
 
 
 def main():
-    command.run(_main, "data_prep.device")
+    command.run(_main, "data_prep.pipeline.device")
 
 
 def _main():
-    command.parser(__doc__, "python -m data_prep.device").parse_args()
+    command.parser(__doc__, "python -m data_prep.pipeline.device").parse_args()
     print(*find_device(), sep="\t")
     return 0
 
@@ -87,10 +88,8 @@ def find_device():
 
 def _may_have_gpu():
     """False where it is sure that there is none to be seen."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").startswith(("-", ",")) or (
-        os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-    ):
-        return False
+    if not re.match("[^-]", os.environ.get("CUDA_VISIBLE_DEVICES", "all")):
+        return False  # hidden: empty, or -1
     return bool(
         shutil.which("nvidia-smi") or glob.glob("/dev/nvidia[0-9]*") or os.path.exists("/dev/kfd")
     )
@@ -135,7 +134,7 @@ def _from_torch():
     answer = subprocess.run([sys.executable, "-c", ASK_TORCH], capture_output=True, text=True)
     if answer.returncode:
         last = (answer.stderr.strip().splitlines() or ["no word"])[-1]
-        raise ValueError(f"PyTorch cannot say which GPUs there are: {last}; python -m data_prep.doctor")
+        raise ValueError(f"PyTorch cannot say which GPUs there are: {last}; dad-doctor says more")
     return [Gpu(*row) for row in json.loads(answer.stdout)]
 
 
