@@ -47,7 +47,7 @@
 import math
 
 from data_prep.files import count_lines, find_text
-from data_prep.stage import RECORD
+from data_prep.pipeline.stage import RECORD
 from fairseq_plugins.evaluation.indicators import INDICATORS
 from fairseq_plugins.report import choice, claims, sentences
 from fairseq_plugins.report.advice import advise
