@@ -79,7 +79,7 @@ count_workers() {  # LAUNCHER-WORD...: sets workers from --nnodes and --nproc-pe
   for place in "${!words[@]}"; do
     word=${words[place]}
     case $word in
-      --nnodes | --nproc-per-node) word+==${words[place + 1]-} ;;
+      --nnodes | --nproc-per-node) word+="=${words[place + 1]-}" ;;
     esac
     case $word in
       --nnodes=*) nodes=${word#*=} ;;

@@ -1,6 +1,6 @@
 """Run the stages of a plan: each as soon as what it reads is there, several side by side.
 
-Usage: dad-run --work DIR [--jobs N] [--first N] [--last N] [--dry-run]
+Usage: dad-run --work DIR [--jobs N] [--first N] [--last N] [--domain NAME] [--dry-run]
 
 The plan is WORK/plan/stages.json, which the recipes write. Every stage is run by dad-stage, so what
 is done is skipped and what was stopped goes on. Where a stage fails, those beside it are finished
@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 import threading
+from pathlib import PurePosixPath
 
 from data_prep import command
 from data_prep.pipeline.graph import dependencies, read_plan
@@ -34,17 +35,34 @@ def _main():
     parser.add_argument("--jobs", type=int, default=1, help="stages side by side at most")
     parser.add_argument("--first", type=int, default=1, help="number of the first stage")
     parser.add_argument("--last", type=int, default=LAST, help="number of the last stage")
+    parser.add_argument(
+        "--domain", help="only the stages of this domain, and what they need of others"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print every command, do nothing")
     args = parser.parse_args()
-    stages = [
-        stage for stage in read_plan(args.plan or args.work)
-        if args.first <= stage.number <= args.last
-    ]  # fmt: skip
+    stages = read_plan(args.plan or args.work)
+    if args.domain:
+        stages = of_domain(stages, args.domain)
+    stages = [stage for stage in stages if args.first <= stage.number <= args.last]
     if args.dry_run:
         show(stages)
         return 0
     os.chdir(args.work)
     return run(stages, args.jobs)
+
+
+def of_domain(stages, name):
+    """The stages in whose folder's path the domain is named, and all that they need, in order.
+
+    Raises:
+        ValueError: there is none.
+    """
+    needs = dependencies(stages)
+    own = {stage.out for stage in stages if name in PurePosixPath(stage.out).parts}
+    if not own:
+        raise ValueError(f"--domain {name}: no stage of the plan is of that domain")
+    wanted = own.union(*(_reach(out, needs) for out in own))
+    return [stage for stage in stages if stage.out in wanted]
 
 
 def show(stages):
