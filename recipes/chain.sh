@@ -173,11 +173,11 @@ chain() {
   train 4 "teacher" teacher/general corpora/general/prepared -- --size "$teacher_size"
 
   # 5 and 6: the general students, and what they learn from
-  if needs start distilled; then
+  if needs_start distilled; then
     distil 5 "distilled data" general general "${targets[0]}"
     if learns_distribution; then cache 5 "distilled data" "$distilled" general; fi
   fi
-  if [[ $adapt == replay=* ]] && needs start references && learns_distribution; then
+  if [[ $adapt == replay=* ]] && needs_start references && learns_distribution; then
     cache 6 "student" corpora/general/prepared general
   fi
   general_students
@@ -190,10 +190,10 @@ chain() {
     adapt teacher/general corpora/general/prepared
     train 7 "teacher, in domain" "teacher/$name" "corpora/$name/prepared" "${learning_inputs[@]}" \
       -- --size "$teacher_size" "${learning[@]}"
-    if needs target adapted; then
+    if needs_target adapted; then
       distil_domain "$name" "$name"
     fi
-    if needs target scratch; then
+    if needs_target scratch; then
       train 7 "teacher, in domain" "teacher/$name-scratch" "corpora/$name/prepared" \
         -- --size "$teacher_size"
       distil_domain "$name" "$name-scratch"

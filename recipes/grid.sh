@@ -8,14 +8,22 @@
 #
 # Reads the arrays sizes, configurations, losses, targets and seeds, final and multi_domain.
 
-start_of() { case $1 in [123]) echo random ;; [456]) echo references ;; [789]) echo distilled ;; esac; }
-target_of() { case $1 in [147]) echo references ;; [258]) echo scratch ;; [369]) echo adapted ;; esac; }
+declare -A start_of target_of  # of a configuration
+for number in 1 2 3; do start_of[$number]=random; done
+for number in 4 5 6; do start_of[$number]=references; done
+for number in 7 8 9; do start_of[$number]=distilled; done
+for number in 1 4 7; do target_of[$number]=references; done
+for number in 2 5 8; do target_of[$number]=scratch; done
+for number in 3 6 9; do target_of[$number]=adapted; done
 
-needs() {  # KIND VALUE: whether some configuration has this start or target
+needs_start() {  # START: whether some configuration has it
   local number
-  for number in "${configurations[@]}"; do
-    [[ $("${1}_of" "$number") != "$2" ]] || return 0
-  done
+  for number in "${configurations[@]}"; do [[ ${start_of[$number]} != "$1" ]] || return 0; done
+  return 1
+}
+needs_target() {  # TARGET: whether some configuration has it
+  local number
+  for number in "${configurations[@]}"; do [[ ${target_of[$number]} != "$1" ]] || return 0; done
   return 1
 }
 
@@ -27,7 +35,7 @@ find_variants() {  # sets variants, NUMBER VARIANT each, in order
   for number in "${configurations[@]}"; do
     for loss in "${losses[@]}"; do
       # a student that learns of no teacher has nothing to learn in another way
-      case $(start_of "$number")/$(target_of "$number")/$loss in
+      case ${start_of[$number]}/${target_of[$number]}/$loss in
         distilled/references/sequence-risk) loss=plain ;;
         distilled/references/*) ;;
         */references/*) loss=plain ;;
@@ -37,7 +45,7 @@ find_variants() {  # sets variants, NUMBER VARIANT each, in order
     done
     # the first of the targets are what plain students learn
     for other in "${targets[@]:1}" ${final:+final} ${multi_domain:+multi-domain}; do
-      if [[ $other == final || $other == multi-domain || $(target_of "$number") != references ]]; then
+      if [[ $other == final || $other == multi-domain || ${target_of[$number]} != references ]]; then
         add_variant "$number plain"
         add_variant "$number $other"
       fi
@@ -70,7 +78,7 @@ loss_of_start() {  # VARIANT: how the general student learnt that it starts from
 starts_with_loss() {  # LOSS: whether some student starts from the general student that has it
   local variant
   for variant in "${variants[@]}"; do
-    [[ $(start_of "${variant% *}")-$(loss_of_start "${variant#* }") != "distilled-$1" ]] || return 0
+    [[ ${start_of[${variant% *}]} != distilled || $(loss_of_start "${variant#* }") != "$1" ]] || return 0
   done
   return 1
 }
@@ -78,7 +86,7 @@ starts_with_loss() {  # LOSS: whether some student starts from the general stude
 target_data() {  # NUMBER VARIANT DOMAIN: the prepared folder that a student learns
   local suffix=''
   case $2 in best | best-of-* | mbr-*) suffix=-$2 ;; esac
-  case $(target_of "$1") in
+  case ${target_of[$1]} in
     references) echo "corpora/$3/prepared" ;;
     scratch) echo "distilled/$3/$3-scratch$suffix/prepared" ;;
     adapted) echo "distilled/$3/$3$suffix/prepared" ;;

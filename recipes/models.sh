@@ -116,13 +116,13 @@ general_students() {  # of all sizes and seeds
   training=("${student_training[@]}")
   for size in "${sizes[@]}"; do
     for seed in "${seeds[@]}"; do
-      if needs start distilled; then
+      if needs_start distilled; then
         for loss in plain word selective; do
           starts_with_loss "$loss" || continue
           general_student_on "$size" distilled "$loss" "$seed" "$distilled"
         done
       fi
-      if needs start references; then
+      if needs_start references; then
         general_student_on "$size" references plain "$seed" corpora/general/prepared
       fi
     done
@@ -159,12 +159,12 @@ student() {  # SIZE NUMBER VARIANT SEED DOMAIN
       go_on_from "$(domain_student "$1" "$2" plain "$4" "$5")"
       ;;
     *)
-      start=$(start_of "$2")
+      start=${start_of[$2]}
       [[ $start == references ]] && general=corpora/general/prepared || general=$distilled
       if [[ $start != random ]]; then
         adapt "$(general_student "$1" "$start" "$(loss_of_start "$3")" "$4")" "$general"
       fi
-      if [[ $(target_of "$2") != references ]]; then
+      if [[ ${target_of[$2]} != references ]]; then
         [[ $adapt == replay=* && $start != random ]] || general=''
         learn "$(loss_of "$3")" "$data" $general
       fi
@@ -223,7 +223,7 @@ rows_of_domain() {
   # students that learn of a teacher may see more text than those that learn from references
   if has_monolingual "$name"; then more=' + monolingual'; fi
   for size in "${sizes[@]}"; do
-    if needs start references; then
+    if needs_start references; then
       for seed in "${seeds[@]}"; do
         row "$size" references plain "$seed" "$(group "$size" "general student R" plain)" \
           "general references" "$(general_student "$size" references plain "$seed")"
@@ -250,16 +250,16 @@ rows_of_domain() {
 
 label_of() {  # NUMBER VARIANT: what a student of domain $name was trained on
   local label=''
-  case $(start_of "$1") in
+  case ${start_of[$1]} in
     references) label='general references, then ' ;;
     distilled) label="general teacher's output$(in_words "$(loss_of_start "$2")"), then " ;;
   esac
-  case $(target_of "$1") in
+  case ${target_of[$1]} in
     references) label+="$name references" ;;
     scratch) label+="$name-only teacher's output$more" ;;
     adapted) label+="adapted teacher's output$more" ;;
   esac
-  [[ $(target_of "$1") == references && $(loss_of "$2") != plain ]] || label+=$(in_words "$2")
+  [[ ${target_of[$1]} == references && $(loss_of "$2") != plain ]] || label+=$(in_words "$2")
   echo "$label"
 }
 
@@ -294,7 +294,7 @@ steps_of_size() {  # SIZE
   done
   for variant in "${variants[@]}"; do
     number=${variant% *} variant=${variant#* }
-    case $(start_of "$number") in
+    case ${start_of[$number]} in
       references) start=$(group "$size" "general student R" plain) ;;
       distilled) start=$(group "$size" "general student D" "$(loss_of_start "$variant")") ;;
       random) continue ;;
