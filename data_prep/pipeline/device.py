@@ -5,7 +5,7 @@ The precision is the one that pays here: bf16 where the GPU computes in it (comp
 the least counts. CUDA_VISIBLE_DEVICES is heeded.
 
 Example:
-  python -m data_prep.pipeline.device       # 4, bf16, the GPU has it in hardware (NVIDIA A100-SXM4 ...
+  python -m data_prep.pipeline.device       # 4  bf16  the GPU has it in hardware (NVIDIA ...
 """
 
 import glob
@@ -31,7 +31,8 @@ found = []
 for number in seen:
     with torch.cuda.device(number):
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    found.append([*torch.cuda.get_device_capability(number), bf16, torch.cuda.get_device_name(number)])
+    name = torch.cuda.get_device_name(number)
+    found.append([*torch.cuda.get_device_capability(number), bf16, name])
 print(json.dumps(found))
 """
 SECONDS_TO_ANSWER = 120  # a driver that sleeps takes its time

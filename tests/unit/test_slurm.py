@@ -27,7 +27,11 @@ STAND_INS = {
 RUN = """#!/bin/bash
 printf '%q ' run.sh "$@" >> $CALLS; echo >> $CALLS
 printf '%s\\n' "${DAD_LAUNCHER-}" "${DAD_RAY-}" "${SRUN_CPUS_PER_TASK-}" > $CALLS.environment
-if [[ ${SLOW-} ]]; then trap 'echo stopped >> $CALLS; exit 143' TERM; touch $CALLS.ready; sleep 60 & wait; fi
+if [[ ${SLOW-} ]]; then
+  trap 'kill $!; echo stopped >> $CALLS; exit 143' TERM
+  touch $CALLS.ready
+  sleep 60 & wait
+fi
 exit ${STATUS-0}
 """
 
@@ -88,7 +92,8 @@ def ends_with(call, *words):
 def test_the_teacher_is_trained_by_torchrun_on_all_machines(checkout):
     status, said, (call,) = job(checkout, "teacher.sbatch")
     assert status == 0, said
-    assert call[0] == "run.sh" and ends_with(call, "--jobs", "1", "--stage", "4", "--stop-stage", "4")
+    assert call[0] == "run.sh"
+    assert ends_with(call, "--jobs", "1", "--stage", "4", "--stop-stage", "4")
     launcher, ray, cores = environment_of_chain(checkout)
     assert launcher == (
         "srun --kill-on-bad-exit=1 torchrun --nnodes 2 --nproc-per-node 4 --rdzv-id 25007 "
@@ -125,7 +130,7 @@ def test_a_job_of_the_array_makes_the_stages_of_its_domain(checkout):
     "script, words, end",
     [
         ("text.sbatch", [], ["--stop-stage", "3"]),
-        ("node.sbatch", ["--stage", "6", "--stop-stage", "6"], ["--stage", "6", "--stop-stage", "6"]),
+        ("node.sbatch", ["--stage", "6"], ["--configuration", "1,4,7,9", "--stage", "6"]),
         ("node.sbatch", [], ["--configuration", "1,4,7,9"]),
     ],
 )  # fmt: skip
