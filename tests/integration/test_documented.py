@@ -127,18 +127,26 @@ def run_dry(command, folder):
 
 
 def make_places(command, words, folder):
+    """Corpora, files and experiments of the names that a command has."""
+    values = dict(zip(words, words[1:]))  # of its flags
+    domains = [value for flag, value in zip(words, words[1:]) if flag == "--domain"]
+    places = [value.partition("=")[2] for value in domains if "=catalogue" not in value]
+    places = [place for place in places if place]
+    if values.get("--general", "catalogue").partition(":")[0] != "catalogue":
+        places.append(values["--general"])
+    if "--corpora" in values:
+        names = values.get("--domain", "medical").split(",")
+        places += [f"{values['--corpora']}/{name}" for name in ("general", *names)]
     languages = re.search("recipes/(..)-(..)/", command.program) or re.match("(..)(..)", "deen")
+    for place in places:
+        for name in (f"{split}.{lang}" for split in ("train", "dev", "test")
+                     for lang in languages.groups()):  # fmt: skip
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            write_text(folder / place / name, ["1 2 3"])
+    for flag in {"--catalogue", "--cleaning"} & values.keys():
+        write_text(folder / values[flag], [])
     if command.program.endswith("submit.sh"):
         shutil.copy(ROOT / "recipes" / "slurm" / "experiment.sh", folder / words[-1])
-    for flag, value in zip(words, words[1:]):
-        place = folder / value.partition("=")[2] if flag == "--domain" else folder / value
-        if flag in ("--general", "--domain") and not place.name.startswith("catalogue"):
-            for split in ("train", "dev", "test"):
-                for lang in languages.groups():
-                    place.mkdir(parents=True, exist_ok=True)
-                    write_text(place / f"{split}.{lang}", ["1 2 3"])
-        elif flag in ("--catalogue", "--cleaning"):
-            write_text(place, [])
 
 
 @pytest.mark.parametrize("command", SCRIPTS, ids=ids(SCRIPTS))
