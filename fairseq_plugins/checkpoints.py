@@ -104,7 +104,7 @@ def load_tensors(path, what, trust=False):
     except (RuntimeError, EOFError, AttributeError, ImportError, LookupError, OSError, TypeError,
             ValueError) as error:  # fmt: skip  # what reading a text or a torn file may raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{what} {path} is damaged: {reason}") from None
+        raise ValueError(f"{what} {path} is damaged ({reason}); copy or make it again") from None
 
 
 def _torch_load(path, weights_only):

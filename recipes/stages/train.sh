@@ -7,6 +7,11 @@
 #   --out DIR                folder to fill; run again after a stop, training goes on from there
 #   --size NAME              architecture dad_NAME; see the table below
 #   --init MODEL             model folder to start from (weights only): this is adapting
+#   --from-model MODEL       the same where nothing is adapted: a training like any other, whose
+#                            weights are not random at the start
+#   --continue CHECKPOINT    go on with a training of fairseq-train: weights, optimiser, place in the
+#                            schedule and in the data. --updates counts those before, too. What is
+#                            checked: dad-hand-over --help
 #   --from-teacher LAYERS=MODEL
 #                            start from layers of a teacher of the same width: first or every-other
 #   --loss NAME              plain (label-smoothed cross-entropy), word or selective (with
@@ -93,6 +98,7 @@ init='' updates=100000 lr=0.0002 warmup=1 schedule=fixed max_tokens=4096 update_
 epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=fp32 seed=1 dry_run='' average=''
 data='' out='' size_name='' extra=()
 loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general='' from_teacher=''
+from_model='' continued='' starts=()
 while (( $# )); do
   case $1 in
     --help|-h) script_help "$0"; exit ;;
@@ -100,6 +106,8 @@ while (( $# )); do
     --out) out=$2; shift 2 ;;
     --size) size_name=$2; shift 2 ;;
     --init) init=$2; shift 2 ;;
+    --from-model) from_model=$2; shift 2 ;;
+    --continue) continued=$2; shift 2 ;;
     --from-teacher) from_teacher=$2; shift 2 ;;
     --loss) loss=$2; shift 2 ;;
     --teacher-cache) teacher_cache=$2; shift 2 ;;
@@ -130,6 +138,9 @@ require_option "$0" --data "$data"
 require_option "$0" --out "$out"
 require_option "$0" --size "$size_name"
 check_size --size "$size_name"
+starts+=(${init:+--init} ${from_model:+--from-model} ${continued:+--continue})
+starts+=(${from_teacher:+--from-teacher})
+(( ${#starts[@]} < 2 )) || fail "${starts[*]} all say where the weights come from; keep one of them"
 
 case $precision in
   fp32) precision_flags=() ;;
@@ -188,6 +199,7 @@ train=(
   --task "$([[ $init ]] && echo domain_adaptation || echo sequence_distillation)"
   --save-dir "$out/checkpoints"
   ${init:+--finetune-from-model "$init/model.pt"}
+  ${from_model:+--finetune-from-model "$from_model/model.pt"}
   ${from_teacher:+--init-from-teacher "$from_teacher"}
   # model
   --arch "dad_$size_name" --dropout "$dropout" ${adaptation[@]+"${adaptation[@]}"}
@@ -218,6 +230,8 @@ if [[ ${DAD_WANDB-} ]]; then
   watching+=(--wandb-project "$DAD_WANDB")
   export WANDB_NAME=${WANDB_NAME:-$model}
 fi
+last=$out/checkpoints/checkpoint_last.pt
+hand_over=(dad-hand-over --continue "$continued" --out "$last" -- "${train[@]:1}")
 keep=(
   dad-keep-weights "${kept[@]}" --vocabulary "$data" --out "$out/kept"
 )
@@ -230,7 +244,7 @@ prepare_watching() {  # without the package fairseq would go on, and say so only
   if [[ ${DAD_TENSORBOARD-} ]]; then
     importable tensorboard tensorboardX || fail "DAD_TENSORBOARD needs a package: pip install tensorboard"
     # curves of an earlier training would lie over those of one that begins afresh
-    [[ -e $out/checkpoints/checkpoint_last.pt || ! -d $DAD_TENSORBOARD/$model ]] \
+    [[ -e $last || ! -d $DAD_TENSORBOARD/$model ]] \
       || find "$DAD_TENSORBOARD/$model" -name 'events.out.tfevents.*' -delete
   fi
   if [[ ${DAD_WANDB-} ]]; then
@@ -240,6 +254,7 @@ prepare_watching() {  # without the package fairseq would go on, and say so only
 
 main() {
   if [[ $dry_run ]]; then
+    [[ ! $continued ]] || print_command "${hand_over[@]}"
     print_command "${train[@]}" ${watching[@]+"${watching[@]}"}
     print_command "${keep[@]}"
     exit
@@ -249,6 +264,8 @@ main() {
   if [[ ! -e $out/model.pt ]]; then
     prepare_watching
     print_command "${train[@]}" > "$out/command.txt"
+    # once: after a stop training goes on from where it was itself
+    [[ ! $continued || -e $last ]] || "${hand_over[@]}"
     "${train[@]}" ${watching[@]+"${watching[@]}"}
     rm -rf "$out/kept"
     "${keep[@]}"
