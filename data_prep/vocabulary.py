@@ -551,7 +551,7 @@ def adopt_vocabulary(source_lang, target_lang, out, *, model=None, codes=None, d
 
 
 def copy_vocabulary(source_lang, target_lang, out, folder):
-    """Write the vocabulary folder ``out``, a copy of the one in ``folder``; return its ``Vocabulary``.
+    """Copy the vocabulary in ``folder`` to the new folder ``out``; return its ``Vocabulary``.
 
     Args:
         folder: a vocabulary folder, or any that holds one: a model, exported or prepared folder.
@@ -645,7 +645,7 @@ def _main(argv=None):
         )
     if "from_folder" in taken:
         if len(taken) > 1 or threshold or tokeniser:
-            raise ValueError("--from-folder takes a whole vocabulary as it is; drop the other flags")
+            raise ValueError("--from-folder takes all that a vocabulary is; drop the other flags")
         copy_vocabulary(*places, out, taken["from_folder"])
         return
     if ("from_model" in taken) == ("from_codes" in taken):

@@ -5,15 +5,15 @@ the same MODEL folder that dad-keep-weights makes: model.pt, the vocabulary, a m
 the place and the SHA-256 of what was taken. The same PLACE gives the same bytes.
 
 Refused, before anything is written, is a model
-  that needs more than data to be loaded        (--trust-checkpoint for makers whom you know)
-  of another vocabulary                         compared by SHA-256 of all its files
-  without a fingerprint of its vocabulary       (stock fairseq's: --allow-unknown-vocabulary. Then the
-                                                number of pieces must be right at least, and so must
-                                                the dictionaries that lie beside the checkpoint or
-                                                in the folder it was trained on)
-  of the other direction, or another pair
-  that has not the shape of --size              layers, widths, heads, ties, where norms stand
-  with NaN or infinity in its weights, or cut short
+  cut short, or with NaN or infinity in its weights
+  that needs more than data to be loaded (--trust-checkpoint, if you know its maker)
+  of another vocabulary, by the SHA-256 of all its files
+  without such a fingerprint, as stock fairseq's are. With --allow-unknown-vocabulary the number
+    of its pieces must be right at least, and so must dictionaries that lie beside it or in the
+    folder that it was trained on
+  of another pair of languages, or the other direction
+  that has not the shape of --size: layers, widths, heads, ties, where norms stand. Without
+    --size it is good to decode with; to be trained on it needs one
 
 With --continue it is a training that is handed over: CHECKPOINT with its optimiser, schedule and
 position becomes the file that fairseq-train goes on from. After -- stand the words of that
@@ -344,7 +344,7 @@ def hand_over_training(checkpoint, out, words):
     """
     out, checkpoint = Path(out), Path(checkpoint)
     if out.exists():
-        raise FileExistsError(f"{out} exists; this training has begun, fairseq-train goes on from it")
+        raise FileExistsError(f"{out} exists: this training has begun, so it goes on from there")
     if checkpoint.is_dir():
         raise ValueError(
             f"{checkpoint} is a folder; name the checkpoint to go on from, such as "
@@ -428,7 +428,7 @@ def _main():
     args = _arguments()
     if args.continued:
         if not args.training:
-            raise ValueError("--continue needs the words of the fairseq-train that goes on, after --")
+            raise ValueError("--continue needs, after --, the words of the fairseq-train to come")
         updates = hand_over_training(args.continued, args.out, args.training)
         print(f"{args.out}: goes on after update {updates:,} of {args.continued}", file=sys.stderr)
         return
@@ -455,8 +455,9 @@ def _arguments():
         help="training checkpoint, with the state of its optimiser",
     )  # fmt: skip
     words.add_argument(
-        "--vocabulary", metavar="DIR", help="vocabulary or prepared folder of the run (with --model)"
-    )
+        "--vocabulary", metavar="DIR",
+        help="with --model: vocabulary or prepared folder of the run",
+    )  # fmt: skip
     words.add_argument(
         "--size", choices=list(SIZES), metavar="NAME",
         help="shape that the model must have to be trained on: " + ", ".join(SIZES),

@@ -354,7 +354,7 @@ def _main():
             _report(out, take_translations(taken, source, out, made_from=of, **args))
         return
     if made_from:
-        raise ValueError("--translations-of tells what --translations were made from; name them, too")
+        raise ValueError("--translations-of tells what --translations were made of; name these")
     drawing = {name: args.pop(name) for name in ("top_k", "top_p", "temperature", "seed")}
     if args.pop("sample"):
         args["sampling"] = Sampling(**drawing)
