@@ -64,7 +64,8 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "dad-stage = data_prep.stage:main",
+            "dad-stage = data_prep.pipeline.stage:main",
+            "dad-run = data_prep.pipeline.schedule:main",
             "dad-doctor = data_prep.doctor:main",
             "dad-generate = fairseq_plugins.generation.generate:main",
             "dad-select = fairseq_plugins.selection.select:main",

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from data_prep.files import sha256
 from data_prep.manifest import read_json, write_json
-from data_prep.stage import lock, say
+from data_prep.pipeline.stage import lock, say
 
 CHUNK = 1 << 16  # bytes
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass

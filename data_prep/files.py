@@ -15,11 +15,14 @@ import unicodedata
 import zlib
 from pathlib import Path
 
-from backports import zstd
+try:
+    from backports import zstd
+except ImportError:  # before the set-up, for those who only ask for a plan
+    zstd = None
 
 PACKED = (".gz", ".zst")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # not text
-DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstd.ZstdError)  # what archives raise
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error) + ((zstd.ZstdError,) if zstd else ())  # archives
 
 
 def read_lines(path):

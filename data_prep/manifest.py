@@ -5,6 +5,7 @@ A file ``X`` has ``X.manifest.json``, a folder ``X`` has ``X/manifest.json``.
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -94,6 +95,37 @@ def package_versions():
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def machine():
+    """What this machine is: ``cpu``, ``cores``, ``memory_bytes``, ``gpus`` (names)."""
+    return {
+        "cpu": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": _gpus(),
+    }
+
+
+def processor():
+    """Name of the processor, as the system tells it."""
+    about = Path("/proc/cpuinfo")
+    if about.exists():
+        for line in about.read_text().split("\n"):
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _gpus():
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return listed.stdout.strip().split("\n") if listed.returncode == 0 else []
 
 
 def commit():

@@ -85,7 +85,7 @@ source "$recipes/stage.sh"
 source "$recipes/plan.sh"
 
 read_options() {  # sets the variables named after the options
-  given=("$0" "$@") listing='' started_at=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+  given=("$0" "$@") started_at=$(date -u +%Y-%m-%dT%H:%M:%SZ)
   config='' general='' domains=() work='' catalogue='' cleaning='' vocabulary_kind='' size='' teacher_size='' configurations='' updates=''
   targets=best filters=() rejected=drop loss=plain adapt=plain student_init=random
   lines='' precision='' chosen_jobs='' chosen_vocabulary_size='' first_stage=1 last_stage=12 dry_run='' train_flags=()
@@ -233,6 +233,13 @@ has_text() {  # FOLDER SPLIT
 }
 has_held_out() { has_text "$1" dev && has_text "$1" test; }  # FOLDER, when it has been fetched
 
+fetch_all() {
+  local name
+  for name in general "${names[@]}"; do
+    [[ ! ${catalogue_sets[$name]-} ]] || fetch "$name"
+  done
+}
+
 split() {  # NAME
   stage 1 "corpora" --in "${raw_folder[$1]}" --out "corpora/$1/split" \
     -- python -m data_prep.split --in "${raw_folder[$1]}" "${languages[@]}" --out '{out}'
@@ -240,6 +247,19 @@ split() {  # NAME
 
 text_source() {  # NAME: prints the folder that clean reads
   if has_held_out "${raw_folder[$1]}"; then echo "${raw_folder[$1]}"; else echo "corpora/$1/split"; fi
+}
+
+held_out_files() {  # FOLDER: its dev and test sets; those of a split are packed like its train
+  local file packing=''
+  if [[ $1 == corpora/*/split ]]; then
+    file=$(cd "${raw_folder[$(basename "$(dirname "$1")")]}" && ls -d train.* 2> /dev/null | head -n 1)
+    [[ $file == *.gz || $file == *.zst ]] && packing=.${file##*.}
+    printf '%s\n' "$1"/{dev,test}.{"$source_lang","$target_lang"}"$packing"
+    return
+  fi
+  for file in "$1"/{dev,test}.{"$source_lang","$target_lang"}{,.gz,.zst}; do
+    [[ ! -e $file ]] || echo "$file"
+  done
 }
 
 clean() {  # NAME
@@ -363,8 +383,7 @@ student() {  # NUMBER LOSS DOMAIN
       learn "$2" "$data" $general
     fi
   fi
-  beside 9 "students, in domain" \
-    train 9 "students, in domain" "$out" "$data" ${learning_inputs[@]+"${learning_inputs[@]}"} \
+  train 9 "students, in domain" "$out" "$data" ${learning_inputs[@]+"${learning_inputs[@]}"} \
     -- --size "$size" ${learning[@]+"${learning[@]}"}
 }
 
@@ -404,30 +423,20 @@ chain() {
   [[ $rejected == drop ]] || selection+=(--rejected "$rejected")
 
   # 1: text
+  fetch_all
   for name in general "${names[@]}"; do
-    [[ ! ${catalogue_sets[$name]-} ]] || beside 1 "corpora" fetch "$name"
+    has_held_out "${raw_folder[$name]}" || split "$name"
   done
-  all_done
-  # whether split has to make dev and test sets is known now
-  [[ ! ${catalogue_sets[*]} ]] || write_plan
-  for name in general "${names[@]}"; do
-    has_held_out "${raw_folder[$name]}" || beside 1 "corpora" split "$name"
-  done
-  all_done
   # no training line of any corpus may stand in the dev or test set of any other
   held_out=() held_out_inputs=()
   while read -r folder; do
     held_out+=(--held-out "$folder")
-    for file in "$folder"/{dev,test}.{"$source_lang","$target_lang"}{,.gz,.zst}; do
-      [[ ! -e $file ]] || held_out_inputs+=(--in "$file")
-    done
+    for file in $(held_out_files "$folder"); do held_out_inputs+=(--in "$file"); done
   done < <(for name in general "${names[@]}"; do text_source "$name"; done | sort)
-  for name in general "${names[@]}"; do beside 1 "corpora" clean "$name"; done
-  all_done
+  for name in general "${names[@]}"; do clean "$name"; done
   for name in "${names[@]}"; do
-    if has_monolingual "$name"; then beside 1 "corpora" sources "$name"; fi
+    if has_monolingual "$name"; then sources "$name"; fi
   done
-  all_done
 
   local texts=() text_inputs=() text
   for name in general "${names[@]}"; do
@@ -445,10 +454,9 @@ chain() {
 
   # 3
   for name in general "${names[@]}"; do
-    beside 3 "prepared data" stage 3 "prepared data" --in "corpora/$name/text" --in vocabulary --out "corpora/$name/prepared" \
+    stage 3 "prepared data" --in "corpora/$name/text" --in vocabulary --out "corpora/$name/prepared" \
       -- python -m data_prep.binarise --train "corpora/$name/text" --vocabulary vocabulary --out '{out}'
   done
-  all_done
 
   # 4
   training=("${teacher_training[@]}")
@@ -466,18 +474,15 @@ chain() {
       starts_with_loss "$loss" || continue
       learning=() learning_inputs=()
       learn "$loss" "$distilled"
-      beside 6 "student" \
-        train 6 "student" "student/$size/$(with_loss distilled "$loss")/general" "$distilled" \
+      train 6 "student" "student/$size/$(with_loss distilled "$loss")/general" "$distilled" \
         ${starting[@]+--in teacher/general} ${learning_inputs[@]+"${learning_inputs[@]}"} \
         -- --size "$size" ${starting[@]+"${starting[@]}"} ${learning[@]+"${learning[@]}"}
     done
   fi
   if needs start references; then
-    beside 6 "student" \
-      train 6 "student" "student/$size/references/general" corpora/general/prepared \
+    train 6 "student" "student/$size/references/general" corpora/general/prepared \
       ${starting[@]+--in teacher/general} -- --size "$size" ${starting[@]+"${starting[@]}"}
   fi
-  all_done
   for start in references distilled; do
     if needs start "$start"; then fisher 6 "student" "student/$size/$start/general"; fi
   done
@@ -507,18 +512,16 @@ chain() {
     for variant in "${variants[@]}"; do
       [[ $variant == *" sequence-risk" ]] || student ${variant% *} ${variant#* } "$name"
     done
-    all_done
     training=("${student_risk[@]}")
     for variant in "${variants[@]}"; do
       [[ $variant != *" sequence-risk" ]] || student ${variant% *} ${variant#* } "$name"
     done
-    all_done
 
     # 10
     rows=() models=() named_rows='|'
     row() {  # MODEL NAME LABEL
-      in_plan "$name.rows" "$2" "$3" "$1"
-      beside 10 "scores" score "$1" "$2" "$3" "$name"
+      in_table "$name.rows" "$2" "$3" "$1"
+      score "$1" "$2" "$3" "$name"
       rows+=("scores/$name/$1") named_rows+="$2|"
       models+=("exported/$1")
     }
@@ -549,7 +552,6 @@ chain() {
       esac
       row "student/$size/$(with_loss "$number" "$loss")/$name" "$(named "$number" "$loss")" "$label"
     done
-    all_done
 
     # 11
     speed_inputs=() report_inputs=()
@@ -557,7 +559,7 @@ chain() {
     for folder in "${rows[@]}"; do report_inputs+=(--in "$folder"); done
     compare() {  # NEW OLD WORDS: if both are rows
       if [[ $named_rows == *"|$1|"* && $named_rows == *"|$2|"* ]]; then
-        in_plan "$name.steps" "$1" "$2" "$3"
+        in_table "$name.steps" "$1" "$2" "$3"
       fi
     }
     compare "adapted teacher" teacher "adapting the teacher"
@@ -594,11 +596,29 @@ chain() {
 
     # 12
     for variant in "${variants[@]}"; do
-      beside 12 "shipped" ship "$(with_loss ${variant% *} ${variant#* })" "$name"
+      ship "$(with_loss ${variant% *} ${variant#* })" "$name"
     done
-    all_done
   done
 }
 
+run() {
+  if [[ $dry_run ]]; then
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    make_plan "$scratch/plan" chain
+    run_plan --plan "$scratch/plan" --dry-run
+    return
+  fi
+  if [[ ${catalogue_sets[*]} ]]; then  # what is fetched decides on the stages that follow
+    make_plan plan.part fetch_all
+    (( first_stage > 1 )) || run_plan --plan plan.part --last 1
+  fi
+  make_plan plan.part chain
+  rm -rf plan
+  mv plan.part plan
+  hint
+  run_plan exec  # signals go to dad-run
+}
+
 # on one line: bash has read all of this file by then, so editing it cannot disturb a run
-heed_signals; read_options "$@"; check_options; enter_work; write_plan; hint; chain; exit
+read_options "$@"; check_options; enter_work; run; exit

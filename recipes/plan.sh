@@ -1,24 +1,28 @@
-# The plan of a run, WORK/plan: every stage that the chain will come to, and all that its tables
-# show, for those who watch a run or report on one that is half done.
+# The plan of a run, WORK/plan: every stage that the chain comes to, and all that its tables show.
 #
-#   stages.tsv        number, title and folder of every stage, in order
-#   NAME.rows.tsv     name, label and model of every row of a domain's table
+#   stages.json       every stage: number, title, folder, what it reads, its command
+#   NAME.rows.tsv     the rows of a domain's table: name, label and model of each
 #   NAME.steps.tsv    what is compared with what: new, old, words
 #   run.json          the command, languages, domains, stages asked for, machine and process
 #
-# The chain is called with `listing` set; then stages and rows only go into the plan.
+# Written before anything runs, by calling the chain, which only declares.
 
-write_plan() {  # WORK/plan: every stage and all that the table shows, for those who watch or report
-  [[ ! $dry_run && ! $listing ]] || return 0
-  local name
-  rm -rf plan.part
-  mkdir plan.part
-  printf 'number\ttitle\tfolder\n' > plan.part/stages.tsv
+make_plan() {  # FOLDER DECLARE...: a plan of the stages that a function declares
+  local plan=$1 name
+  rm -rf "$plan"
+  mkdir "$plan"
+  : > "$plan/declared"
   for name in "${names[@]}"; do
-    printf 'name\tlabel\tmodel\n' > "plan.part/$name.rows.tsv"
-    printf 'new\told\twords\n' > "plan.part/$name.steps.tsv"
+    in_table "$name.rows" name label model
+    in_table "$name.steps" new old words
   done
-  (listing=plan.part; chain)
+  "${@:2}"
+  python -m data_prep.pipeline.graph --declared "$plan/declared" --out "$plan/stages.json"
+  rm "$plan/declared"
+  describe_run > "$plan/run.json"
+}
+
+describe_run() {
   python -c '
 import json, socket, sys
 source, target, size, domains, configurations, first, last, pid, started, *command = sys.argv[1:]
@@ -30,11 +34,12 @@ json.dump({
 }, sys.stdout, indent=2, ensure_ascii=False)
 print()
 ' "$source_lang" "$target_lang" "$size" "${names[*]}" "${configurations[*]}" "$first_stage" \
-    "$last_stage" "$$" "$started_at" "${given[@]}" > plan.part/run.json
-  rm -rf plan
-  mv plan.part plan
+    "$last_stage" "$$" "$started_at" "${given[@]}"
 }
 
-in_plan() {  # TABLE CELL CELL CELL: a line of a table of the plan, while it is written
-  [[ ! $listing ]] || printf '%s\t%s\t%s\n' "${@:2}" >> "$listing/$1.tsv"
+run_plan() {  # [exec] DAD-RUN-FLAG...
+  local before=()
+  if [[ ${1-} == exec ]]; then before=(exec); shift; fi
+  "${before[@]}" dad-run --work . --jobs "$jobs_at_once" --first "$first_stage" \
+    --last "$last_stage" "$@"
 }

@@ -29,7 +29,6 @@ Example:
 """
 
 import os
-import platform
 import re
 import statistics
 import time
@@ -44,6 +43,7 @@ from data_prep.manifest import (
     commit,
     manifest_path,
     package_versions,
+    processor,
     read_manifest,
     write_json,
     write_manifest,
@@ -439,16 +439,6 @@ def many(models, workers, threads):
             f"that this process may use, so the figures would say little; take fewer"
         )
     return workers, threads
-
-
-def processor():
-    """Name of the processor, as the system tells it."""
-    about = Path("/proc/cpuinfo")
-    if about.exists():
-        for line in about.read_text().split("\n"):
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 # -- the table -----------------------------------------------------------------------------

@@ -36,7 +36,7 @@
 import math
 
 from data_prep.files import count_lines, find_text
-from data_prep.stage import RECORD
+from data_prep.pipeline.stage import RECORD
 from fairseq_plugins.evaluation.comparison import compare
 from fairseq_plugins.evaluation.indicators import INDICATORS
 from fairseq_plugins.report import sentences

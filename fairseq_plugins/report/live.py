@@ -10,7 +10,7 @@ from itertools import chain
 from rich.console import Console
 from rich.live import Live
 
-from data_prep.stage import duration
+from data_prep.pipeline.stage import duration
 from fairseq_plugins.report.moment import Watcher
 from fairseq_plugins.report.run import DONE, GENERAL, RUNNING, TO_COME
 from fairseq_plugins.report.view import View, bleu, left, standing

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jinja2
 
-from data_prep.stage import duration
+from data_prep.pipeline.stage import duration
 from fairseq_plugins.report import figures, tables, two_runs, verdict
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.stage import FAILURE, beside
+from data_prep.pipeline.stage import FAILURE, beside
 from data_prep.training_log import read_entries
 
 CHUNK = 1 << 20  # bytes that are read at a time

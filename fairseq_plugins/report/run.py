@@ -6,7 +6,7 @@ A file that is missing, cut short or of an older version is no error here: what 
 left out, and ``Run.problems`` says so in a sentence.
 
   WORK/plan/run.json          command, languages, domains, size, configurations, start, process
-  WORK/plan/stages.tsv        number, title, folder: every stage in the order of the chain
+  WORK/plan/stages.json       every stage in the order of the chain; see data_prep.pipeline.graph
   WORK/plan/NAME.rows.tsv     name, label, model: rows of the table of a domain
   WORK/plan/NAME.steps.tsv    new, old, words: which rows are compared, and what lies between them
 """
@@ -18,11 +18,11 @@ from pathlib import Path
 
 from data_prep.files import find_text, read_lines, sha256
 from data_prep.manifest import read_json
-from data_prep.stage import LOG, RECORD, beside
+from data_prep.pipeline.graph import PLAN, read_plan
+from data_prep.pipeline.stage import LOG, RECORD, beside
 from data_prep.training_log import read_entries
 from fairseq_plugins.report.lock_holders import held
 
-PLAN = "plan"
 SCORES = "scores.json"
 SPEED = "speed.json"
 LEDGER = "ledger.json"
@@ -148,8 +148,7 @@ class Run:
 
     def stages(self):
         """Every stage of the plan, as it is now."""
-        rows = _read_table(self.work / PLAN / "stages.tsv", ("number", "title", "folder"))
-        return [self._stage(int(number), title, folder) for number, title, folder in rows]
+        return [self._stage(stage.number, stage.title, stage.out) for stage in read_plan(self.work)]
 
     def rows(self, domain):
         """Rows of a domain's table, those without scores too."""

@@ -19,7 +19,7 @@
 
 from tabulate import tabulate
 
-from data_prep.stage import difference
+from data_prep.pipeline.stage import difference
 from fairseq_plugins.evaluation.comparison import compare
 from fairseq_plugins.report import findings
 from fairseq_plugins.report.findings import bleu, without_nan

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from data_prep.stage import duration
+from data_prep.pipeline.stage import duration
 from fairseq_plugins.report.moment import FAILED, SILENT, covered
 from fairseq_plugins.report.run import DONE, GENERAL, RUNNING, STOPPED, TO_COME
 

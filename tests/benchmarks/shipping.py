@@ -56,10 +56,9 @@ from sacrebleu.metrics import BLEU
 import fairseq_plugins
 from data_prep.binarise import binarise, find_command
 from data_prep.files import find_text, read_bitext, read_lines, write_whole
-from data_prep.manifest import package_versions, read_manifest
+from data_prep.manifest import package_versions, processor, read_manifest
 from data_prep.processes import usable_cores
 from data_prep.vocabulary import make_vocabulary, read_vocabulary
-from fairseq_plugins.evaluation.speed import processor
 from fairseq_plugins.export.conversion import convert
 from fairseq_plugins.export.weights import keep_weights
 from fairseq_plugins.generation.ctranslate2_backend import (

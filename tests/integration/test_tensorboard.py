@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from data_prep.manifest import read_json
-from data_prep.stage import run_stage
+from data_prep.pipeline.stage import run_stage
 from data_prep.training_log import read_entries
 from tests.fixtures.models import read_text, toy_model
 from tests.fixtures.toy_chain import ROOT, environment

@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from data_prep.manifest import write_json
-from data_prep.stage import beside
+from data_prep.pipeline.graph import PlannedStage, write_plan
+from data_prep.pipeline.stage import beside
 from fairseq_plugins.report import live, lock_holders, progress, report
 from fairseq_plugins.report.live import Told, watch
 from fairseq_plugins.report.lock_holders import held
@@ -23,6 +24,7 @@ from fairseq_plugins.report.moment import FAILED, Watcher, covered
 from fairseq_plugins.report.progress import Decodings, Progress, StageLog
 from fairseq_plugins.report.run import DONE, RUNNING, STOPPED, TO_COME
 from fairseq_plugins.report.view import View, left, standing
+from tests.fixtures.models import write_text
 
 STAGES = [
     (1, "corpora", "corpora/general/text"),
@@ -72,12 +74,9 @@ class Work:
             "configurations": [1, 9], "started": ago(1000), "pid": os.getpid(), **more,
         }  # fmt: skip
         write_json(self.path / "plan" / "run.json", run)
-        for name, header, lines in (
-            ("stages", "number\ttitle\tfolder", stages),
-            ("med.rows", "name\tlabel\tmodel", rows),
-        ):
-            text = "\n".join([header, *("\t".join(map(str, line)) for line in lines)]) + "\n"
-            (self.path / "plan" / f"{name}.tsv").write_text(text)
+        write_plan(self.path / "plan" / "stages.json", [PlannedStage(*stage) for stage in stages])
+        lines = ["name\tlabel\tmodel", *("\t".join(map(str, row)) for row in rows)]
+        write_text(self.path / "plan" / "med.rows.tsv", lines)
 
     def done(self, folder, seconds=60.0, since=100.0, log=None):
         out = self.path / folder
@@ -393,7 +392,7 @@ def test_what_is_being_written_is_read_at_the_next_look(work):
     watcher = Watcher(work.path)
     before = watcher.look()
     plan = work.path / "plan"
-    for name, text in (("run.json", '{"doma'), ("stages.tsv", "number\ttitle\tfolder\n4\ttea")):
+    for name, text in (("run.json", '{"doma'), ("stages.json", '{"stages": [{"num')):
         kept = (plan / name).read_text()
         (plan / name).write_text(text)
         assert watcher.look() is before

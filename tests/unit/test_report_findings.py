@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from data_prep.manifest import read_json, write_json
+from data_prep.pipeline.graph import PlannedStage, read_plan, write_plan
 from fairseq_plugins.report.findings import find, kind_of
 from fairseq_plugins.report.run import open_run
 from fairseq_plugins.report.verdict import judge, outcome, signed, times
@@ -31,6 +32,12 @@ def work(made, tmp_path):
 
 def report_of(work):
     return find(open_run(work), DOMAIN)
+
+
+def plan_also(work, *stages):
+    write_plan(
+        work / "plan/stages.json", [*read_plan(work), *(PlannedStage(*stage) for stage in stages)]
+    )
 
 
 def titles(report):
@@ -157,14 +164,12 @@ def test_a_run_that_has_only_begun_has_a_report(work):
 def test_another_domain_that_is_under_way_does_not_make_this_one_unfinished(work):
     plan = read_json(work / "plan/run.json")
     write_json(work / "plan/run.json", {**plan, "domains": [DOMAIN, "law"]})
-    path = work / "plan/stages.tsv"
-    path.write_text(path.read_text() + "7\tteacher\tteacher/law\n7\tteacher\tteacher/law-scratch\n")
+    plan_also(work, (7, "teacher", "teacher/law"), (7, "teacher", "teacher/law-scratch"))
     assert report_of(work)["finished"]
 
 
 def test_what_comes_after_the_report_does_not_make_it_unfinished(work):
-    path = work / "plan/stages.tsv"
-    path.write_text(path.read_text() + f"12\tshipped\tshipped/{DOMAIN}/9\n")
+    plan_also(work, (12, "shipped", f"shipped/{DOMAIN}/9"))
     assert report_of(work)["finished"]
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from data_prep.manifest import read_json
-from data_prep.stage import difference, duration, run_stage, times
+from data_prep.pipeline.stage import difference, duration, run_stage, times
 
 COPY = "mkdir -p {out}; cat in.txt > {out}/copy; echo ran >> runs.txt"
 
@@ -165,7 +165,7 @@ def test_the_record_says_what_was_done(work):
 
 
 def start(*words, cwd):
-    command = [sys.executable, "-m", "data_prep.stage", *words]
+    command = [sys.executable, "-m", "data_prep.pipeline.stage", *words]
     return subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True)
 
 

@@ -6,8 +6,8 @@ Usage: dad-stage --out FOLDER [--in PATH ...] [--resume] -- COMMAND [WORD ...]
 The command makes the folder that stands for {out} in its command line; where it is told
 to make something inside, as in {out}/file, the folder is there already. That folder,
 FOLDER.part, gets its final name when the command has succeeded. FOLDER/stage.json then
-holds the command line, the SHA-256 of every input and output, package versions, commit and
-seconds; FOLDER/log.txt what the command printed (FOLDER.log while it runs).
+holds the command line, the SHA-256 of every input and output, package versions, commit,
+machine and seconds; FOLDER/log.txt what the command printed (FOLDER.log while it runs).
 
 Run again, the stage is skipped as long as the command line, the inputs and the
 outputs are the same. Otherwise it is run anew, and the reason is printed. After a
@@ -23,6 +23,7 @@ import contextlib
 import difflib
 import fcntl
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -34,7 +35,7 @@ from pathlib import Path
 
 from data_prep import command
 from data_prep.files import put_in_place, sha256
-from data_prep.manifest import commit, package_versions, read_json, write_json
+from data_prep.manifest import commit, machine, package_versions, read_json, write_json
 from data_prep.training_log import summarise
 
 RECORD = "stage.json"
@@ -110,7 +111,7 @@ def run_stage(words, out, inputs=(), *, resume=False, screen="all"):
                 show_failure(log, status, shown=screen == "all")
                 return status
             seconds = time.monotonic() - started
-            finish(part, log, request, seconds)
+            finish(part, log, request, seconds, cpu_seconds_of_children())
             say(f"{out}: done in {duration(seconds)}")
         put_in_place(part, out)
         for leftover in (log, beside(out, ".request.json")):
@@ -291,7 +292,16 @@ def show_failure(log, status, shown):
         file.write(f"\n{text}\n")
 
 
-def finish(part, log, request, seconds):
+def cpu_seconds_of_children():
+    """User and system time of the commands that this process has waited for, and of theirs.
+
+    Other work on the machine makes a stage take longer; this it hardly changes.
+    """
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def finish(part, log, request, seconds, cpu_seconds):
     """Put log and record into the folder of a completed stage.
 
     Raises:
@@ -311,7 +321,9 @@ def finish(part, log, request, seconds):
         **request,
         "outputs": outputs,
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": machine(),
         "versions": package_versions(),
         "commit": commit(),
     }

@@ -1,0 +1,167 @@
+"""The graph of a run: every stage that the chain comes to, what it reads and what it makes.
+
+Usage: python -m data_prep.pipeline.graph --declared FILE --out FILE
+
+The recipes declare stages and run none: chain.sh writes a line for each, its words divided by the
+character U+001F: number, title, flags of dad-stage, ``--``, command. This module makes
+WORK/plan/stages.json of them, from which ``dad-run`` runs the stages, ``dad-plan`` explains them
+and ``dad-report`` shows how far they are.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+from data_prep import command
+from data_prep.files import read_lines, write_whole
+from data_prep.manifest import read_json
+
+PLAN = "plan"
+STAGES = "stages.json"
+DIVIDER = "\x1f"  # between the words of a declared stage
+KINDS = {  # what the first words of a command do
+    "train.sh": "train",
+    "distil.sh": "distil",
+    "dad-cache-teacher": "cache",
+    "dad-candidates": "candidates",
+    "dad-estimate-fisher": "fisher",
+    "dad-export": "export",
+    "dad-evaluate": "score",
+    "dad-speed": "speed",
+    "dad-report": "report",
+    "dad-hand-over": "hand over",
+    "data_prep.vocabulary": "vocabulary",
+    "data_prep.binarise": "prepare",
+}
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage as the recipes declare it.
+
+    Attributes:
+        number, title: as the screen shows them; several stages share a number.
+        out: the folder that it makes, relative to the run's folder.
+        inputs: files and folders that it reads, relative to the run's folder or absolute.
+        command: words; ``{out}`` stands for the folder to fill.
+        resume: whether the command can go on in a folder left by a kill.
+        screen: what of its output is for the screen; see ``dad-stage --help``.
+    """
+
+    number: int
+    title: str
+    out: str
+    inputs: tuple = ()
+    command: tuple = ()
+    resume: bool = False
+    screen: str = "all"
+
+    @property
+    def kind(self):
+        """What it does, in a word of ``KINDS``; ``text`` for all that prepares text."""
+        words = [word for word in self.command if word not in ("python", "-m")]
+        return "ship" if self.title == "shipped" else KINDS.get(words[0] if words else "", "text")
+
+
+def declared(lines):
+    """The stages that chain.sh declares, in their order.
+
+    Raises:
+        ValueError: two stages make the same folder, or one reads what a later one makes.
+    """
+    stages = [_stage(line.split(DIVIDER)) for line in lines]
+    made = set()
+    every = {stage.out for stage in stages}
+    for stage in stages:
+        if stage.out in made:
+            raise ValueError(f"two stages make {stage.out}; a domain or model is named twice")
+        early = [out for out in every - made if _feeds(out, stage.inputs)]
+        if early:
+            raise ValueError(f"{stage.out} reads {early[0]}, which a later stage makes")
+        made.add(stage.out)
+    return stages
+
+
+def _stage(words):
+    number, title, *rest = words
+    given = {"inputs": [], "resume": False, "screen": "all", "out": None}
+    while rest[0] != "--":
+        flag = rest.pop(0)
+        if flag == "--resume":
+            given["resume"] = True
+        else:
+            value = rest.pop(0)
+            if flag == "--in":
+                given["inputs"].append(value)
+            else:
+                given[flag.removeprefix("--")] = value
+    inputs = tuple(dict.fromkeys(given.pop("inputs")))
+    return PlannedStage(int(number), title, inputs=inputs, command=tuple(rest[1:]), **given)
+
+
+def read_plan(folder):
+    """The stages of a plan, in the order of the chain.
+
+    Args:
+        folder: a run's folder, or that of the plan itself.
+
+    Raises:
+        FileNotFoundError: there is no plan.
+        ValueError: it is damaged.
+    """
+    path = Path(folder) / STAGES
+    if not path.exists():
+        path = Path(folder) / PLAN / STAGES
+    record = read_json(path)
+    try:
+        return [
+            PlannedStage(**{**stage, "inputs": tuple(stage["inputs"]),
+                            "command": tuple(stage["command"])})
+            for stage in record["stages"]
+        ]  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); start the recipe again") from None
+
+
+def write_plan(path, stages):
+    """Write the stages of a plan as JSON, whole or not at all."""
+    with write_whole(path) as out:
+        json.dump({"stages": [asdict(stage) for stage in stages]}, out, indent=1,
+                  ensure_ascii=False)  # fmt: skip
+        out.write("\n")
+
+
+def dependencies(stages):
+    """{out: [out of every stage whose work it reads]}, in the order of the stages."""
+    return {
+        stage.out: [
+            other.out for other in stages
+            if other.out != stage.out and _feeds(other.out, stage.inputs)
+        ]
+        for stage in stages
+    }  # fmt: skip
+
+
+def _feeds(out, inputs):
+    """Whether folder ``out`` holds one of the inputs, or lies in one."""
+    out = PurePosixPath(out)
+    return any(
+        out == path or out in path.parents or path in out.parents
+        for path in map(PurePosixPath, inputs)
+    )
+
+
+def main():
+    command.run(_main, "python -m data_prep.pipeline.graph")
+
+
+def _main():
+    parser = command.parser(__doc__, "python -m data_prep.pipeline.graph")
+    parser.add_argument("--declared", required=True, help="file that chain.sh wrote")
+    parser.add_argument("--out", required=True, help="stages.json to write")
+    args = parser.parse_args()
+    write_plan(args.out, declared(read_lines(args.declared)))
+
+
+if __name__ == "__main__":
+    main()
