@@ -31,7 +31,9 @@ Examples:
 import itertools
 from dataclasses import replace
 
-from data_prep.command import parser, run
+from tqdm import tqdm
+
+from data_prep.command import bar_settings, parser, run
 from data_prep.files import read_lines, sha256
 from fairseq_plugins.export.weights import add_checkpoint_flags
 from fairseq_plugins.generation.backends import (
@@ -258,6 +260,12 @@ def take_translations(
     policies = Policies(on_empty=on_empty, on_fail=on_fail)
     if made_from is not None:
         check_same_source(made_from, source)
+    # to the end, and before anything is written: a file that is too long shows only there
+    for _ in tqdm(
+        read_translations(translations, source, n_best), desc="checking", unit=" sentences",
+        unit_scale=True, **bar_settings(),
+    ):  # fmt: skip
+        pass
     job = open_job(source, out, references, policies, n_best, shard_lines)
     wishes = {**job.identity, "backend": ELSEWHERE, "translations": sha256(translations)}
 

@@ -18,10 +18,11 @@ from fairseq_plugins.export.hand_over import hand_over, hand_over_training
 from fairseq_plugins.export.safe_weights import write_safetensors
 from fairseq_plugins.export.weights import keep_weights
 from fairseq_plugins.generation.generate import generate
-from tests.fixtures.fairseq_cli import TINY, USER_DIR, run
+from tests.fixtures.fairseq_cli import TINY, run
 from tests.fixtures.models import read_text, toy_checkpoint, toy_vocabulary
 from tests.fixtures.prepared import toy_prepared
 from tests.fixtures.toy_chain import ROOT
+from tests.fixtures.warm import warm_commands
 
 SIZE = "miniature"
 SHAPE = (
@@ -44,7 +45,7 @@ def made(tmp_path_factory):
     """``data``, ``data-vocabulary``; ``stock``, a training of plain fairseq; ``model.pt``."""
     root = tmp_path_factory.mktemp("handed")
     data = toy_prepared(root)
-    done = run("fairseq-train", *words(data, root / "stock", "--max-epoch", 12, task="translation"))
+    done = run("fairseq-train", *words(data, root / "stock", "--max-epoch", 16, task="translation"))
     assert done.status == 0, done.output
     toy_checkpoint(root / "ours.pt", data, flags=SHAPE)
     return root
@@ -278,24 +279,30 @@ def continued(made, out, checkpoint, *more):
     return run("fairseq-train", *flags)
 
 
-def test_a_training_that_was_handed_over_ends_as_if_it_had_never_stopped(made, tmp_path):
+def test_a_training_that_was_handed_over_goes_on_as_it_would_have_where_it_was(made, tmp_path):
     """Update 5 lies within an epoch: optimiser, schedule and place in the data are all needed."""
-    flags = words(made / "data", tmp_path / "straight", *BEST)
-    assert run("fairseq-train", *flags, "--max-update", 9).status == 0
-    flags = words(made / "data", tmp_path / "begun", *BEST)
+    flags = words(made / "data", tmp_path / "there", *BEST)
     assert run("fairseq-train", *flags, "--max-update", 5).status == 0
-    begun = load_checkpoint(tmp_path / "begun" / "checkpoint_last.pt")
-    assert begun["extra_state"]["train_iterator"]["iterations_in_epoch"] > 0
-    done = continued(made, tmp_path / "gone on", tmp_path / "begun" / "checkpoint_last.pt",
-                     "--max-update", 9)  # fmt: skip
+    begun = tmp_path / "begun.pt"
+    shutil.copyfile(tmp_path / "there" / "checkpoint_last.pt", begun)
+    assert load_checkpoint(begun)["extra_state"]["train_iterator"]["iterations_in_epoch"] > 0
+    assert run("fairseq-train", *flags, "--max-update", 9).status == 0
+    done = continued(made, tmp_path / "here", begun, "--max-update", 9)
     assert done.status == 0, done.output
     assert [entry["num_updates"] for entry in done.entries("train_inner")] == [6, 7, 8, 9]
-    bytes_of = {}
-    for name in ("straight", "gone on"):
-        keep_weights(tmp_path / name / "checkpoint_last.pt", made / "data", tmp_path / f"{name} m")
-        bytes_of[name] = (tmp_path / f"{name} m" / "model.pt").read_bytes()
-    assert bytes_of["straight"] == bytes_of["gone on"]
-    assert (tmp_path / "gone on" / "checkpoint_best.pt").exists()
+    models = [
+        keep(tmp_path / name / "checkpoint_last.pt", made / "data", tmp_path / f"{name}-model")
+        for name in ("there", "here")
+    ]
+    assert models[0] == models[1]
+    # which was the best so far is another folder's, so here the first validation is
+    assert (tmp_path / "here" / "checkpoint_best.pt").exists()
+
+
+def keep(checkpoint, data, out):
+    """Bytes of the model that a checkpoint becomes."""
+    keep_weights(checkpoint, data, out)
+    return (out / "model.pt").read_bytes()
 
 
 def test_a_training_of_plain_fairseq_goes_on_as_ours(made, tmp_path):
@@ -373,30 +380,28 @@ def test_a_command_that_lacks_something_says_what(made, monkeypatch, capsys, lin
     assert end.value.code == 1 and message in capsys.readouterr().err
 
 
-STAND_IN = "#!/usr/bin/env bash\nexec {python} -P -m {module} \"$@\"\n"
+STAND_IN = "#!/usr/bin/env bash\nexec {python} -P -m fairseq_plugins.export.hand_over \"$@\"\n"
 
 
-def test_train_sh_goes_on_from_a_checkpoint(made, tmp_path):
-    """With the commands themselves, from the outside training to a model folder."""
+def test_train_sh_goes_on_from_a_checkpoint_and_leaves_a_model(made, tmp_path):
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
-    for name, target in (("dad-hand-over", "fairseq_plugins.export.hand_over"),
-                         ("dad-keep-weights", "fairseq_plugins.export.weights"),
-                         ("fairseq-train", "fairseq_cli.train")):  # fmt: skip
-        (bin_folder / name).write_text(STAND_IN.format(python=sys.executable, module=target))
-        (bin_folder / name).chmod(0o755)
-    updates = load_checkpoint(made / "stock" / "checkpoint_last.pt")["optimizer_history"][-1]
+    (bin_folder / "dad-hand-over").write_text(STAND_IN.format(python=sys.executable))
+    (bin_folder / "dad-hand-over").chmod(0o755)
+    last = made / "stock" / "checkpoint_last.pt"
+    updates = load_checkpoint(last)["optimizer_history"][-1]["num_updates"]
+    path = f"{warm_commands().folder}:{bin_folder}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", ROOT / "recipes/stages/train.sh", "--data", made / "data", "--out",
-         tmp_path / "teacher", "--size", SIZE, "--continue", made / "stock" / "checkpoint_last.pt",
-         "--updates", str(updates["num_updates"] + 1), "--data-workers", "0", "--max-tokens", "600",
+        ["bash", ROOT / "recipes" / "stages" / "train.sh", "--data", made / "data",
+         "--out", tmp_path / "teacher", "--size", SIZE, "--continue", last,
+         "--updates", str(updates + 1), "--data-workers", "0", "--max-tokens", "600",
          "--", "--cpu", "--allow-unknown-vocabulary", "--log-interval", "1"],
-        env={**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
         text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert f"goes on after update {updates['num_updates']}" in done.stdout
-    assert USER_DIR in (tmp_path / "teacher" / "command.txt").read_text()
+    assert f"goes on after update {updates}" in done.stdout
+    assert f'"num_updates": "{updates + 1}"' in done.stdout
     names = {path.name for path in (tmp_path / "teacher").iterdir()}
     assert {"model.pt", "vocabulary.json", "manifest.json", "command.txt"} <= names
     assert "checkpoints" not in names

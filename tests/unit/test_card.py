@@ -432,11 +432,11 @@ def test_the_trainings_that_led_to_a_model_come_oldest_first(tmp_path):
 
 def test_what_was_handed_over_is_said_to_be(tmp_path):
     run = tmp_path / "run"
-    for data in ("distilled/general/general", "corpora/general"):
-        (run / data / "prepared").mkdir(parents=True)
     stage(run / "teacher/general", "dad-hand-over", "--model", "/home/me/theirs/big.pt", "--size",
           "l", "--vocabulary", "vocabulary")  # fmt: skip
     stage(run / "distilled/general/general", "distil.sh", "--translations", "/home/me/theirs/text")
+    for data in ("distilled/general/general", "corpora/general"):
+        (run / data / "prepared").mkdir(parents=True)
     stage(run / "teacher/medical", "train.sh", "--data", "corpora/general/prepared", "--init",
           "teacher/general")  # fmt: skip
     stage(run / "student/general", "train.sh", "--data", "distilled/general/general/prepared",
@@ -457,7 +457,8 @@ def test_what_was_handed_over_is_said_to_be(tmp_path):
     assert [step["model"] for step in steps] == ["teacher/general", "student/other"]
     assert steps[1]["start"] == "teacher/general" and steps[1]["adapt"] is None
     page = render({**CARD, "training": [teacher, adapted, student]})
-    assert "| teacher/general | l | handed over: theirs/big.pt | what its maker chose |  |  |" in page
+    row = "| `teacher/general` | l | handed over: theirs/big.pt | what its maker chose |  |  |"
+    assert row in page
 
 
 def test_a_model_without_records_has_no_history(tmp_path):
