@@ -42,13 +42,19 @@ def words(data, save_dir, *more, task="sequence_distillation"):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """``data``, ``data-vocabulary``; ``stock``, a training of plain fairseq; ``model.pt``."""
+    """Folder with ``data``, ``data-vocabulary`` and ``ours.pt``, a checkpoint with our task."""
     root = tmp_path_factory.mktemp("handed")
-    data = toy_prepared(root)
-    done = run("fairseq-train", *words(data, root / "stock", "--max-epoch", 16, task="translation"))
-    assert done.status == 0, done.output
-    toy_checkpoint(root / "ours.pt", data, flags=SHAPE)
+    toy_checkpoint(root / "ours.pt", toy_prepared(root), flags=SHAPE)
     return root
+
+
+@pytest.fixture(scope="module")
+def stock(made):
+    """Folder of checkpoints of a training of plain fairseq."""
+    flags = words(made / "data", made / "stock", "--max-epoch", 16, task="translation")
+    done = run("fairseq-train", *flags)
+    assert done.status == 0, done.output
+    return made / "stock"
 
 
 def refused(message, function, *args, **settings):
@@ -60,11 +66,11 @@ def refused(message, function, *args, **settings):
 # -- a model -------------------------------------------------------------------------------------
 
 
-def test_a_model_of_plain_fairseq_translates_as_before_it_was_handed_over(made, tmp_path):
-    stock = made / "stock" / "checkpoint_best.pt"
-    hand_over(stock, made / "data", tmp_path / "teacher", size=SIZE, allow_unknown_vocabulary=True)
+def test_a_model_of_plain_fairseq_translates_as_before_it_was_handed_over(made, stock, tmp_path):
+    theirs = stock / "checkpoint_best.pt"
+    hand_over(theirs, made / "data", tmp_path / "teacher", size=SIZE, allow_unknown_vocabulary=True)
     decoded = run(
-        "fairseq-generate", made / "data", "--path", stock, "--gen-subset", "test", "--beam", 4,
+        "fairseq-generate", made / "data", "--path", theirs, "--gen-subset", "test", "--beam", 4,
         "--max-len-a", 0, "--max-len-b", 20, "--unkpen", 1000, "--required-batch-size-multiple", 1,
     )  # fmt: skip
     subwords = read_vocabulary(made / "data").subwords("en")
@@ -305,13 +311,13 @@ def keep(checkpoint, data, out):
     return (out / "model.pt").read_bytes()
 
 
-def test_a_training_of_plain_fairseq_goes_on_as_ours(made, tmp_path):
+def test_a_training_of_plain_fairseq_goes_on_as_ours(made, stock, tmp_path):
     """Its best score was a loss, and its place in the data may lie behind the end of ours."""
-    stock = load_checkpoint(made / "stock" / "checkpoint_last.pt")
-    updates = stock["optimizer_history"][-1]["num_updates"]
-    stock["extra_state"]["train_iterator"]["iterations_in_epoch"] = 99
-    stock["extra_state"]["best"] = 1000.0
-    torch.save(stock, tmp_path / "stock.pt")
+    state = load_checkpoint(stock / "checkpoint_last.pt")
+    updates = state["optimizer_history"][-1]["num_updates"]
+    state["extra_state"]["train_iterator"]["iterations_in_epoch"] = 99
+    state["extra_state"]["best"] = 1000.0
+    torch.save(state, tmp_path / "stock.pt")
     done = continued(made, tmp_path / "out", tmp_path / "stock.pt", "--max-update", updates + 2,
                      "--allow-unknown-vocabulary")  # fmt: skip
     assert done.status == 0, done.output
@@ -336,7 +342,7 @@ def test_a_training_of_plain_fairseq_goes_on_as_ours(made, tmp_path):
         (None, ["--decoder-layers", "2"], "decoder_layers is 1, not 2"),
         (None, ["--criterion", "word_distillation"],
          "the criterion LabelSmoothed.*would go on with WordDistillationCriterion; train on with"),
-        (None, ["--optimizer", "nag"], "the optimiser FairseqAdam, and would go on with FairseqNAG"),
+        (None, ["--optimizer", "nag"], "optimiser FairseqAdam, and would go on with FairseqNAG"),
         (None, ["--fp16"], "FairseqAdam.*FP16Optimizer; with --precision fp16"),
         (None, ["--max-update", "7"], "has 7 updates behind it, and --updates is 7: nothing is"),
     ],
@@ -383,12 +389,12 @@ def test_a_command_that_lacks_something_says_what(made, monkeypatch, capsys, lin
 STAND_IN = "#!/usr/bin/env bash\nexec {python} -P -m fairseq_plugins.export.hand_over \"$@\"\n"
 
 
-def test_train_sh_goes_on_from_a_checkpoint_and_leaves_a_model(made, tmp_path):
+def test_train_sh_goes_on_from_a_checkpoint_and_leaves_a_model(made, stock, tmp_path):
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     (bin_folder / "dad-hand-over").write_text(STAND_IN.format(python=sys.executable))
     (bin_folder / "dad-hand-over").chmod(0o755)
-    last = made / "stock" / "checkpoint_last.pt"
+    last = stock / "checkpoint_last.pt"
     updates = load_checkpoint(last)["optimizer_history"][-1]["num_updates"]
     path = f"{warm_commands().folder}:{bin_folder}:{os.environ['PATH']}"
     done = subprocess.run(
