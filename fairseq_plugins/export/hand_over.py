@@ -32,6 +32,7 @@ Examples:
 import argparse
 import os
 import sys
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
@@ -319,7 +320,8 @@ def _plain(settings):
 
 def _settings(words):
     """fairseq-train's configuration for the words of a command line."""
-    with quiet():
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hydra's, of how fairseq calls it
         return convert_namespace_to_omegaconf(
             options.parse_args_and_arch(options.get_training_parser(), [*map(str, words)])
         )
