@@ -41,6 +41,10 @@ fairseq dictionaries it was trained with, and what its text went through before.
   python -m data_prep.vocabulary --from-codes theirs/bpe.codes \\
       --from-dictionary theirs/dict.de.txt theirs/dict.en.txt --tokenise moses \\
       --source-lang de --target-lang en --out vocabulary
+
+A vocabulary that was made here before, alone or in a model folder, is taken as it is:
+  python -m data_prep.vocabulary --from-folder theirs/teacher \\
+      --source-lang de --target-lang en --out vocabulary
 """
 
 import argparse
@@ -546,6 +550,38 @@ def adopt_vocabulary(source_lang, target_lang, out, *, model=None, codes=None, d
     return read_vocabulary(out)
 
 
+def copy_vocabulary(source_lang, target_lang, out, folder):
+    """Copy the vocabulary in ``folder`` to the new folder ``out``; return its ``Vocabulary``.
+
+    Args:
+        folder: a vocabulary folder, or any that holds one: a model, exported or prepared folder.
+
+    Raises:
+        FileNotFoundError: ``folder`` holds no vocabulary.
+        ValueError: it is damaged, or one of other languages.
+    """
+    started = time.monotonic()
+    theirs = read_vocabulary(folder)
+    if theirs.langs != _two(source_lang, target_lang):
+        raise ValueError(
+            f"{theirs.folder / VOCABULARY_FILE} is for {' → '.join(theirs.langs)}, not for "
+            f"{source_lang} → {target_lang}; name the vocabulary of that pair, in that direction"
+        )
+    with write_whole_folder(out) as part:
+        theirs.copy_to(part)
+        pieces = {lang: len(read_pieces(theirs.dictionary(lang))) for lang in theirs.langs}
+        write_manifest(
+            part,
+            settings={"source_lang": source_lang, "target_lang": target_lang},
+            inputs=[theirs.folder / name for name in (*theirs.files, VOCABULARY_FILE)],
+            counts={lang: {"pieces": number} for lang, number in pieces.items()},
+            seconds=time.monotonic() - started,
+        )
+    numbers = " and ".join(f"{number:,} pieces for {lang}" for lang, number in pieces.items())
+    print(f"{out}: {numbers}, as they are in {folder}", file=sys.stderr)
+    return read_vocabulary(out)
+
+
 def _for_both(flag, paths):
     """Two paths, or none; one is for both languages."""
     if len(paths) > 2:
@@ -586,8 +622,8 @@ def _main(argv=None):
     taken = {name: args.pop(name) for name in _TAKEN_OVER if name in args}
     if not taken:
         if "train" not in args:
-            raise ValueError("--train is missing; or name a model's own files with --from-model "
-                             "or --from-codes")  # fmt: skip
+            raise ValueError("--train is missing; or name a vocabulary that exists with "
+                             "--from-folder, --from-model or --from-codes")  # fmt: skip
         for flag, kinds in _ONLY_FOR.items():
             if flag in args and args.get("kind", "unigram") not in kinds:
                 raise ValueError(
@@ -607,9 +643,15 @@ def _main(argv=None):
         raise ValueError(
             f"{flags} is for learning a vocabulary; one that is taken over is as it is"
         )
+    if "from_folder" in taken:
+        if len(taken) > 1 or threshold or tokeniser:
+            raise ValueError("--from-folder takes all that a vocabulary is; drop the other flags")
+        copy_vocabulary(*places, out, taken["from_folder"])
+        return
     if ("from_model" in taken) == ("from_codes" in taken):
         raise ValueError(
-            "name either --from-model (a SentencePiece model) or --from-codes (of subword-nmt)"
+            "name one of --from-folder (a vocabulary made here), --from-model (a SentencePiece "
+            "model) and --from-codes (of subword-nmt)"
         )
     if "from_model" in taken and ("from_vocabulary" in taken or threshold):
         raise ValueError(
@@ -627,7 +669,7 @@ DEFAULT_SIZE = 8000
 _ONLY_FOR = {"character_coverage": ("unigram", "bpe"), "vocabulary_threshold": ("subword-nmt",)}
 _TAKEN_OVER = {
     "from_model": "model", "from_codes": "codes", "from_dictionary": "dictionaries",
-    "from_vocabulary": "vocabularies", "from_truecaser": "truecasers",
+    "from_vocabulary": "vocabularies", "from_truecaser": "truecasers", "from_folder": "folder",
 }  # fmt: skip
 
 
@@ -697,6 +739,10 @@ def _parser():
         "--moses-no-escape", action="store_true", help="leave & and quotes as they are"
     )
     taking = parser.add_argument_group("taking over the vocabulary of a model that exists")
+    taking.add_argument(
+        "--from-folder", metavar="DIR",
+        help="vocabulary folder, or a model folder that holds one: it is copied",
+    )  # fmt: skip
     taking.add_argument("--from-model", metavar="FILE", help="its SentencePiece model")
     taking.add_argument("--from-codes", metavar="FILE", help="its codes of subword-nmt")
     taking.add_argument(

@@ -104,8 +104,9 @@ def load_tensors(path, what, trust=False):
         raise
     except (RuntimeError, EOFError, AttributeError, ImportError, LookupError, OSError, TypeError,
             ValueError) as error:  # fmt: skip  # what reading a text or a torn file may raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{what} {path} is damaged: {reason}") from None
+        # of PyTorch's text the first sentence; more are guesses at how it came about
+        reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
+        raise ValueError(f"{what} {path} is damaged ({reason}); copy or make it again") from None
 
 
 def _torch_load(path, weights_only):

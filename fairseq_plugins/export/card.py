@@ -141,10 +141,10 @@ def _papers(card):
     """Keys of ``PAPERS`` that the card's model calls for."""
     steps = card["training"]
     called = {step["loss"] for step in steps}
-    called |= {step["adapt"].partition("=")[0] for step in steps}
+    called |= {(step["adapt"] or "").partition("=")[0] for step in steps}
     called |= {"distilled" for step in steps if step["teacher"]}
     called |= {"from_teacher" for step in steps if step["from_teacher"]}
-    if steps and steps[-1]["teacher"] and steps[-1]["start"] != "random weights":
+    if steps and steps[-1]["teacher"] and steps[-1]["adapt"]:
         called.add("dad")
     called |= {"average"} if card["averaged_checkpoints"] else set()
     called |= {"shortlist"} if card["shortlist"] else set()

@@ -19,10 +19,11 @@ def training_steps(model):
         model: MODEL folder, inside the folder of its run.
 
     Returns:
-        list of {"model", "size", "start" (a model or "random weights"), "from_teacher" ("first"
-        or "every-other" and the teacher, or None), "learnt_from", "teacher" (whose translations
-        those are, or None), "loss", "adapt", "updates" (at most, as text)}. Paths are those of the
-        run. Empty where the model was not made by a recipe.
+        list of {"model", "size", "start" (a model, "random weights", or what was handed over),
+        "from_teacher" ("first" or "every-other" and the teacher, or None), "learnt_from" and
+        "loss" (None of a model that was handed over), "teacher" (whose translations those are, or
+        None), "adapt" (how; None where nothing was adapted), "updates" (at most, as text)}. Paths
+        are those of the run. Empty where the model was not made by a recipe.
     """
     steps, seen = [], set()
     run = _run_of(Path(model))
@@ -47,25 +48,38 @@ def _collect(run, model, steps, seen):
     flags = _flags(run / model)
     if not flags:
         return
-    data = flags.get("--data", "")
-    teacher = _flags(run / Path(data).parent).get("--teacher")
+    data = flags.get("--data")
+    distilling = _flags(run / Path(data).parent) if data else {}
+    teacher, translations = map(distilling.get, ("--teacher", "--translations"))
     layers, _, layers_of = flags.get("--from-teacher", "").partition("=")
-    for other in (teacher, layers_of, flags.get("--init")):
+    for other in (teacher, layers_of, flags.get("--init"), flags.get("--from-model")):
         if other:
             _collect(run, os.path.normpath(other), steps, seen)
     steps.append(
         {
             "model": _name(model),
             "size": flags.get("--size"),
-            "start": _name(flags["--init"]) if "--init" in flags else "random weights",
+            "start": _start(flags),
             "from_teacher": f"{layers} layers of {_name(layers_of)}" if layers else None,
-            "learnt_from": _name(str(Path(data).parent)),
-            "teacher": _name(teacher) if teacher else None,
-            "loss": flags.get("--loss", "plain"),
-            "adapt": flags.get("--adapt", "plain"),
+            "learnt_from": _name(str(Path(data).parent)) if data else None,
+            "teacher": _name(teacher) if teacher else
+            f"{_name(translations)}, handed over" if translations else None,
+            "loss": flags.get("--loss", "plain") if data else None,
+            "adapt": flags.get("--adapt", "plain") if "--init" in flags else None,
             "updates": flags.get("--updates"),
         }
     )
+
+
+def _start(flags):
+    """What a training, or a model that was handed over, started from."""
+    for flag, words in (
+        ("--init", ""), ("--from-model", ""), ("--continue", "went on from "),
+        ("--model", "handed over: "),
+    ):  # fmt: skip
+        if flag in flags:
+            return words + _name(flags[flag])
+    return "random weights"
 
 
 def _flags(folder):

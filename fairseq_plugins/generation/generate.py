@@ -31,7 +31,9 @@ Examples:
 import itertools
 from dataclasses import replace
 
-from data_prep.command import parser, run
+from tqdm import tqdm
+
+from data_prep.command import bar_settings, parser, run
 from data_prep.files import read_lines, sha256
 from fairseq_plugins.export.weights import add_checkpoint_flags
 from fairseq_plugins.generation.backends import (
@@ -62,7 +64,7 @@ from fairseq_plugins.generation.job import TakenShard, make, open_job, say
 from fairseq_plugins.generation.models import check_ensemble, open_model
 from fairseq_plugins.generation.policies import CHOICES, Policies
 from fairseq_plugins.generation.teacher import EMPTY_SOURCE, FAILED, Teacher, decode
-from fairseq_plugins.generation.translations import read_translations
+from fairseq_plugins.generation.translations import check_same_source, read_translations
 
 PROG = "dad-generate"
 
@@ -237,13 +239,14 @@ def _ray_engine(choice, decoding, max_source_pieces, cut, threads, converted, ad
 
 
 def take_translations(
-    translations, source, out, *, references=None, n_best=1, on_empty="empty", on_fail="stop",
-    shard_lines=SHARD_LINES, overwrite=False,
+    translations, source, out, *, made_from=None, references=None, n_best=1, on_empty="empty",
+    on_fail="stop", shard_lines=SHARD_LINES, overwrite=False,
 ):  # fmt: skip
     """Make the same files as :func:`generate` from translations made elsewhere.
 
     Args:
         translations: file of translations, see ``read_translations``.
+        made_from: the text that was translated, where it is known; it must be ``source``.
         source, out, references, n_best, on_empty, on_fail, shard_lines, overwrite:
             as for :func:`generate`; a line without translation has failed.
 
@@ -255,6 +258,14 @@ def take_translations(
     """
     check_numbers(n_best=n_best, shard_lines=shard_lines)
     policies = Policies(on_empty=on_empty, on_fail=on_fail)
+    if made_from is not None:
+        check_same_source(made_from, source)
+    # to the end, and before anything is written: a file that is too long shows only there
+    for _ in tqdm(
+        read_translations(translations, source, n_best), desc="checking", unit=" sentences",
+        unit_scale=True, **bar_settings(),
+    ):  # fmt: skip
+        pass
     job = open_job(source, out, references, policies, n_best, shard_lines)
     wishes = {**job.identity, "backend": ELSEWHERE, "translations": sha256(translations)}
 
@@ -331,8 +342,9 @@ def _main():
     words = _parser()
     args = vars(words.parse_args())
     sources, outs, models = args.pop("source"), args.pop("out"), args.pop("model")
-    translations = args.pop("translations")
-    for flag, files in (("--out", outs), ("--translations", translations)):
+    translations, made_from = args.pop("translations"), args.pop("translations_of")
+    for flag, files in (("--out", outs), ("--translations", translations),
+                        ("--translations-of", made_from)):  # fmt: skip
         if files and len(files) != len(sources):
             raise ValueError(
                 f"--source names {len(sources)} files and {flag} {len(files)}; "
@@ -344,9 +356,13 @@ def _main():
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} is for models; --translations are taken as they are")
         args = {name: args[name] for name in FOR_TRANSLATIONS}
-        for taken, source, out in zip(translations, sources, outs):
-            _report(out, take_translations(taken, source, out, **args))
+        for taken, source, out, of in zip(
+            translations, sources, outs, made_from or [None] * len(sources)
+        ):
+            _report(out, take_translations(taken, source, out, made_from=of, **args))
         return
+    if made_from:
+        raise ValueError("--translations-of tells what --translations were made of; name these")
     drawing = {name: args.pop(name) for name in ("top_k", "top_p", "temperature", "seed")}
     if args.pop("sample"):
         args["sampling"] = Sampling(**drawing)
@@ -392,6 +408,10 @@ def _parser():
         "--translations", nargs="+", metavar="FILE",
         help="translations made elsewhere instead of a model: a line for each line, an n-best "
         'file, or JSONL such as {"line": 17, "translation": "..."}',
+    )  # fmt: skip
+    words.add_argument(
+        "--translations-of", nargs="+", metavar="FILE",
+        help="the text that --translations were made from; refused where it is not --source",
     )  # fmt: skip
     words.add_argument(
         "--source", required=True, nargs="+", metavar="FILE",

@@ -113,15 +113,37 @@ def _read_nbest(path, source):
 def _in_step(path, source, found):
     """(number, source line, its item of ``found``), for as many as there are of both."""
     end = object()
-    pairs = itertools.zip_longest(read_lines(source), found, fillvalue=end)
+    lines, found = read_lines(source), iter(found)
+    pairs = itertools.zip_longest(lines, found, fillvalue=end)
     for number, (line, item) in enumerate(pairs, start=1):
         if line is end or item is end:
             shorter, longer = (source, path) if line is end else (path, source)
+            rest = sum(1 for _ in (found if line is end else lines))
             raise ValueError(
                 f"{path} and {source} stop being parallel at line {number:,}: {shorter} has "
-                f"only {number - 1:,} lines, {longer} has more"
+                f"only {number - 1:,} lines, {longer} has {number + rest:,}"
             )
         yield number, line, item
+
+
+def check_same_source(made_from, source):
+    """Refuse translations of another text; both are read in step.
+
+    Args:
+        made_from: the text that was translated elsewhere.
+        source: the text that it should be, line by line. What decoding sees alike is the same:
+            white space and forms of Unicode do not count.
+
+    Raises:
+        ValueError: names the first line that differs, or both numbers of lines.
+    """
+    for number, line, theirs in _in_step(made_from, source, read_lines(made_from)):
+        if one_line(theirs) != one_line(line):
+            raise ValueError(
+                f"{made_from}, line {number:,}: {theirs[:80]!r}, where {source} has "
+                f"{line[:80]!r}; the translations were made of another version of the text: "
+                f"translate it again, or hand over those of this text"
+            )
 
 
 def _read_jsonl(path, source):

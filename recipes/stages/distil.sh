@@ -4,8 +4,14 @@
 #
 # Usage: distil.sh --teacher MODEL --text DIR --vocabulary DIR --source-lang L --target-lang L
 #                  --out DIR [options] [-- DAD-GENERATE-FLAGS]
+#        distil.sh --translations PLACE ...
 #
 #   --teacher MODEL          model folder of the teacher
+#   --translations PLACE     in its place, what a teacher has translated before: a file with a line
+#                            for each line of the training source, or a folder with train.LANG
+#                            (plain, .gz or .zst) or decoded/train.LANG, as --out of another run. If
+#                            the folder has the source side too, it must be the same line by line.
+#                            Where --targets needs several translations of a line: n-best files
 #   --text DIR               text folder; its training source is translated, its dev and test stay.
 #                            A line without a reference is translated too: data_prep.monolingual
 #   --vocabulary DIR         vocabulary folder
@@ -34,12 +40,13 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../command_line.sh"
 
-teacher='' text='' vocabulary='' source_lang='' target_lang='' out='' beam=5 targets=best
-filters=() rejected=drop references='' n_best='' dry_run='' extra=()
+teacher='' translations='' text='' vocabulary='' source_lang='' target_lang='' out='' beam=5 targets=best
+filters=() rejected=drop references='' number='' n_best='' dry_run='' extra=()
 while (( $# )); do
   case $1 in
     --help|-h) script_help "$0"; exit ;;
     --teacher) teacher=$2; shift 2 ;;
+    --translations) translations=$2; shift 2 ;;
     --text) text=$2; shift 2 ;;
     --vocabulary) vocabulary=$2; shift 2 ;;
     --source-lang) source_lang=$2; shift 2 ;;
@@ -56,12 +63,43 @@ while (( $# )); do
     *) unknown_option "$0" "$1" ;;
   esac
 done
-require_option "$0" --teacher "$teacher"
+[[ $translations ]] || require_option "$0" --teacher "$teacher"
+[[ ! $translations || ! $teacher ]] \
+  || fail "--teacher translates and --translations are there already; leave one of them out"
 require_option "$0" --text "$text"
 require_option "$0" --vocabulary "$vocabulary"
 require_option "$0" --source-lang "$source_lang"
 require_option "$0" --target-lang "$target_lang"
 require_option "$0" --out "$out"
+
+find_file() {  # FILE...: sets found to the first of them that exists, plain, .gz or .zst
+  local file packed existing
+  for file in "$@"; do
+    existing=()
+    for packed in "$file" "$file.gz" "$file.zst"; do
+      [[ ! -f $packed ]] || existing+=("$packed")
+    done
+    (( ${#existing[@]} < 2 )) || fail "${existing[*]} exist; remove what is out of date"
+    found=${existing[0]-}
+    [[ ! $found ]] || return 0
+  done
+}
+
+take_translations() {  # sets teacher_words; of the search only the number of candidates counts
+  local file=$translations made_from='' several=${n_best:-$number} name
+  if [[ -d $translations ]]; then
+    name=train.$target_lang${several:+.nbest}
+    find_file "$translations/$name" "$translations/decoded/$name"
+    [[ $found ]] || fail "--translations: $translations holds neither $name nor decoded/$name"
+    file=$found
+    find_file "$translations/train.$source_lang"
+    made_from=$found
+  fi
+  teacher_words=(
+    --translations "$file" ${made_from:+--translations-of "$made_from"}
+    ${several:+--n-best "$several"}
+  )
+}
 
 candidates=$out/decoded/train.$target_lang.nbest
 case $targets in
@@ -85,10 +123,12 @@ case $targets in
     ;;
   *) fail "--targets is best, best-of-N-METRIC or mbr-N-METRIC, not '$targets'" ;;
 esac
+teacher_words=(--model "$teacher" "${search[@]}" --calibrate speed)
+[[ ! $translations ]] || take_translations
 where=()
-[[ ! ${DAD_RAY-} ]] || where=(--engine ray --address "$DAD_RAY")
+[[ ! ${DAD_RAY-} || $translations ]] || where=(--engine ray --address "$DAD_RAY")
 generate=(
-  dad-generate --model "$teacher" "${search[@]}" --calibrate speed
+  dad-generate "${teacher_words[@]}"
   --source "$text/train.$source_lang" --out "$out/decoded/train.$target_lang"
   ${where[@]+"${where[@]}"} ${extra[@]+"${extra[@]}"}
 )

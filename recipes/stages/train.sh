@@ -7,6 +7,11 @@
 #   --out DIR                folder to fill; run again after a stop, training goes on from there
 #   --size NAME              architecture dad_NAME; see the table below
 #   --init MODEL             model folder to start from (weights only): this is adapting
+#   --from-model MODEL       the same where nothing is adapted: a training like any other, whose
+#                            weights are not random at the start
+#   --continue CHECKPOINT    go on with a training of fairseq-train: weights, optimiser, place in the
+#                            schedule and in the data. --updates counts those before, too. What is
+#                            checked: dad-hand-over --help
 #   --from-teacher LAYERS=MODEL
 #                            start from layers of a teacher of the same width: first or every-other
 #   --loss NAME              plain (label-smoothed cross-entropy), word or selective (with
@@ -106,6 +111,7 @@ init='' updates=100000 lr=0.0002 warmup=1 schedule=fixed max_tokens=4096 update_
 epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=auto seed=1 dry_run='' average=''
 data='' out='' size_name='' extra=()
 mixture='' temperature='' loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general='' from_teacher=''
+from_model='' continued='' starts=()
 while (( $# )); do
   case $1 in
     --help|-h) script_help "$0"; exit ;;
@@ -113,6 +119,8 @@ while (( $# )); do
     --out) out=$2; shift 2 ;;
     --size) size_name=$2; shift 2 ;;
     --init) init=$2; shift 2 ;;
+    --from-model) from_model=$2; shift 2 ;;
+    --continue) continued=$2; shift 2 ;;
     --from-teacher) from_teacher=$2; shift 2 ;;
     --loss) loss=$2; shift 2 ;;
     --teacher-cache) teacher_cache=$2; shift 2 ;;
@@ -145,6 +153,9 @@ require_option "$0" --data "$data"
 require_option "$0" --out "$out"
 require_option "$0" --size "$size_name"
 check_size --size "$size_name"
+starts+=(${init:+--init} ${from_model:+--from-model} ${continued:+--continue})
+starts+=(${from_teacher:+--from-teacher})
+(( ${#starts[@]} < 2 )) || fail "${starts[*]} all say where the weights come from; keep one of them"
 
 best=$out/checkpoints/checkpoint_best.pt
 case $average in
@@ -201,6 +212,7 @@ train=(
   --task "$([[ $init ]] && echo domain_adaptation || echo sequence_distillation)"
   --save-dir "$out/checkpoints"
   ${init:+--finetune-from-model "$init/model.pt"}
+  ${from_model:+--finetune-from-model "$from_model/model.pt"}
   ${from_teacher:+--init-from-teacher "$from_teacher"}
   ${mixture:+--mixture "$mixture"} ${temperature:+--mixture-temperature "$temperature"}
   # model
@@ -239,6 +251,8 @@ if (( ${#launcher[@]} )); then
     "${working[@]}" --max-tokens "$own_tokens" --update-freq "$own_frequency"
   )
 fi
+last=$out/checkpoints/checkpoint_last.pt
+hand_over=(dad-hand-over --continue "$continued" --out "$last" -- "${train[@]:1}")
 keep=(
   dad-keep-weights "${kept[@]}" --vocabulary "$data" --out "$out/kept"
 )
@@ -251,7 +265,7 @@ prepare_watching() {  # without the package fairseq would go on, and say so only
   if [[ ${DAD_TENSORBOARD-} ]]; then
     importable tensorboard tensorboardX || fail "DAD_TENSORBOARD needs a package: pip install tensorboard"
     # curves of an earlier training would lie over those of one that begins afresh
-    [[ -e $out/checkpoints/checkpoint_last.pt || ! -d $DAD_TENSORBOARD/$model ]] \
+    [[ -e $last || ! -d $DAD_TENSORBOARD/$model ]] \
       || find "$DAD_TENSORBOARD/$model" -name 'events.out.tfevents.*' -delete
   fi
   if [[ ${DAD_WANDB-} ]]; then
@@ -262,6 +276,7 @@ prepare_watching() {  # without the package fairseq would go on, and say so only
 main() {
   if [[ $dry_run ]]; then
     [[ ! $note ]] || echo "# precision: $note"
+    [[ ! $continued ]] || print_command "${hand_over[@]}"
     print_command "${working[@]}"
     print_command "${keep[@]}"
     exit
@@ -276,6 +291,8 @@ main() {
       [[ ! $note ]] || echo "# precision: $note"
     } > "$out/command.txt.part"
     mv "$out/command.txt.part" "$out/command.txt"
+    # once: after a stop training goes on from where it was itself
+    [[ ! $continued || -e $last ]] || "${hand_over[@]}"
     "${working[@]}"
     rm -rf "$out/kept"
     "${keep[@]}"

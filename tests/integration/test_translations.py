@@ -64,11 +64,12 @@ def test_an_nbest_file_of_ours_comes_out_as_it_went_in(source, tmp_path):
     assert (tmp_path / "out.nbest").read_bytes() == nbest.read_bytes()
 
 
-def test_a_shorter_text_is_refused(source, tmp_path):
-    short = write_text(tmp_path / "short", ["one", "two"])
-    with pytest.raises(ValueError, match="short"):
-        take_translations(short, source, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("lines", [4, 6])
+def test_a_file_of_another_length_is_refused_before_anything_is_written(source, tmp_path, lines):
+    theirs = write_text(tmp_path / "theirs", ["x"] * lines)
+    with pytest.raises(ValueError, match=f"has only {min(lines, 5)} lines, .* has {max(lines, 5)}"):
+        take_translations(theirs, source, tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_done_is_done_and_other_translations_are_noticed(source, tmp_path, capsys):

@@ -231,7 +231,7 @@ def test_types_for_gpus_are_said_to_be_so(kind, there):
     [
         ({}, []),
         ({"training": [STEP]}, ["dad", "distilled", "word", "replay"]),
-        ({"training": [{**STEP, "start": "random weights", "adapt": "plain"}]},
+        ({"training": [{**STEP, "start": "random weights", "adapt": None}]},
          ["distilled", "word"]),
         ({"training": [{**STEP, "teacher": None, "loss": "plain", "adapt": "ewc=10"}]}, ["ewc"]),
         ({"training": [{**STEP, "from_teacher": "first layers of teacher/general"}]},
@@ -426,8 +426,39 @@ def test_the_trainings_that_led_to_a_model_come_oldest_first(tmp_path):
         "model": "student/9/medical", "size": "tiny", "start": "random weights",
         "from_teacher": "first layers of teacher/general",
         "learnt_from": "distilled/medical/medical", "teacher": "teacher/medical", "loss": "word",
-        "adapt": "plain", "updates": "400",
+        "adapt": None, "updates": "400",
     }  # fmt: skip
+
+
+def test_what_was_handed_over_is_said_to_be(tmp_path):
+    run = tmp_path / "run"
+    stage(run / "teacher/general", "dad-hand-over", "--model", "/home/me/theirs/big.pt", "--size",
+          "l", "--vocabulary", "vocabulary")  # fmt: skip
+    stage(run / "distilled/general/general", "distil.sh", "--translations", "/home/me/theirs/text")
+    for data in ("distilled/general/general", "corpora/general"):
+        (run / data / "prepared").mkdir(parents=True)
+    stage(run / "teacher/medical", "train.sh", "--data", "corpora/general/prepared", "--init",
+          "teacher/general")  # fmt: skip
+    stage(run / "student/general", "train.sh", "--data", "distilled/general/general/prepared",
+          "--continue", "/home/me/theirs/last.pt")  # fmt: skip
+    stage(run / "student/other", "train.sh", "--data", "corpora/general/prepared",
+          "--from-model", "teacher/general")  # fmt: skip
+    teacher, adapted = training_steps(run / "teacher/medical")
+    assert teacher == {
+        "model": "teacher/general", "size": "l", "start": "handed over: theirs/big.pt",
+        "from_teacher": None, "learnt_from": None, "teacher": None, "loss": None, "adapt": None,
+        "updates": None,
+    }  # fmt: skip
+    assert adapted["adapt"] == "plain"
+    (student,) = training_steps(run / "student/general")
+    assert student["start"] == "went on from theirs/last.pt"
+    assert student["teacher"] == "theirs/text, handed over"
+    steps = training_steps(run / "student/other")
+    assert [step["model"] for step in steps] == ["teacher/general", "student/other"]
+    assert steps[1]["start"] == "teacher/general" and steps[1]["adapt"] is None
+    page = render({**CARD, "training": [teacher, adapted, student]})
+    row = "| `teacher/general` | l | handed over: theirs/big.pt | what its maker chose |  |  |"
+    assert row in page
 
 
 def test_a_model_without_records_has_no_history(tmp_path):

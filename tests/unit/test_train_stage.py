@@ -1,4 +1,4 @@
-"""recipes/stages/train.sh: precision, workers, which checkpoint or average becomes the model."""
+"""recipes/stages/train.sh: where it starts, precision, workers, which checkpoint is the model."""
 
 import os
 import re
@@ -17,7 +17,7 @@ def commands(*words):
         ["bash", STAGE, "--data", "data", "--out", "out", "--size", "tiny", "--dry-run", *words],
         capture_output=True, text=True,
     )  # fmt: skip
-    return done.returncode, done.stdout.replace("\\\n", " ").split(), done.stderr
+    return done.returncode, re.sub("^#.*", "", done.stdout).split(), done.stderr
 
 
 def value(words, flag):
@@ -50,6 +50,77 @@ def test_another_average_is_refused_before_training(wish):
     status, words, said = commands("--average", wish)
     assert status != 0 and not words
     assert f"--average is best:N or last:N, for example best:3, not '{wish}'" in said
+
+
+# -- where the weights come from -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flags, task, finetuned",
+    [
+        ([], "sequence_distillation", None),
+        (["--init", "general"], "domain_adaptation", "general/model.pt"),
+        (["--from-model", "theirs"], "sequence_distillation", "theirs/model.pt"),
+        (["--continue", "last.pt"], "sequence_distillation", None),
+    ],
+)
+def test_only_init_is_adapting(flags, task, finetuned):
+    status, words, _ = commands(*flags)
+    assert status == 0
+    words = words[words.index("fairseq-train") :]
+    assert value(words, "--task") == task
+    assert value(words, "--finetune-from-model") == finetuned
+
+
+def test_what_is_gone_on_with_is_checked_by_the_very_words_of_the_training():
+    _, plain, _ = commands("--", "--clip-norm", "2")
+    _, words, _ = commands("--continue", "last.pt", "--", "--clip-norm", "2")
+    training = plain[1 : plain.index("dad-keep-weights")]
+    assert words[: len(training) + 6] == [
+        "dad-hand-over", "--continue", "last.pt", "--out", "out/checkpoints/checkpoint_last.pt",
+        "--", *training,
+    ]  # fmt: skip
+    assert words[len(training) + 6 :] == plain
+
+
+@pytest.mark.parametrize(
+    "flags, named",
+    [
+        (["--init", "a", "--from-model", "b"], "--init --from-model"),
+        (["--continue", "a", "--from-teacher", "first=b"], "--continue --from-teacher"),
+        (["--from-model", "a", "--continue", "b"], "--from-model --continue"),
+        (["--init", "a", "--from-teacher", "first=b"], "--init --from-teacher"),
+    ],
+)
+def test_weights_come_from_one_place(flags, named):
+    status, words, said = commands(*flags)
+    assert status != 0 and not words
+    assert f"{named} all say where the weights come from; keep one of them" in said
+
+
+HANDING_OVER = {
+    "dad-hand-over": 'echo handed over; mkdir -p out/checkpoints; echo theirs > "$4"',
+    # killed after its first epoch, and done when it is called again
+    "fairseq-train": "cat out/checkpoints/checkpoint_last.pt; "
+    "echo ours > out/checkpoints/checkpoint_last.pt; [ -e killed ] || { touch killed; exit 137; }",
+    "dad-keep-weights": "mkdir -p out/kept; touch out/kept/model.pt",
+}
+
+
+def test_a_checkpoint_is_handed_over_once(tmp_path):
+    for name, script in HANDING_OVER.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    said = []
+    for status in (137, 0, 0):
+        done = subprocess.run(
+            ["bash", STAGE, "--data", "data", "--out", "out", "--size", "tiny", "--continue", "x"],
+            cwd=tmp_path, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
+        said.append(done.stdout.split("\n")[:-1])
+    assert said == [["handed over", "theirs"], ["ours"], []]
 
 
 # -- precision and workers, with stand-ins for all that train.sh calls ---------------------------

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.files import one_line
+from data_prep.files import one_line, read_lines
 from fairseq_plugins.generation import translations as module
 from fairseq_plugins.generation.nbest import Candidate, format_candidates
 from fairseq_plugins.generation.translations import (
     JSONL,
     NBEST,
     TEXT,
+    check_same_source,
     format_of,
     read_translations,
 )
@@ -61,7 +62,33 @@ def test_text_of_another_length_is_refused(number, source, tmp_path):
     message = refusal(tmp_path / "out", source)
     assert f"stop being parallel at line {min(number, 5) + 1}" in message
     shorter = source if number == 6 else tmp_path / "out"
-    assert f"{shorter} has only {min(number, 5)} lines" in message
+    longer = (tmp_path / "out", 6) if number == 6 else (source, 5)
+    assert (
+        f"{shorter} has only {min(number, 5)} lines, {longer[0]} has {longer[1]}" in message
+    )
+
+
+def test_translations_of_the_same_text_are_taken(source, tmp_path):
+    same = [f"{line} " for line in read_lines(source)]
+    write_side(tmp_path / "theirs.gz", same)
+    assert check_same_source(tmp_path / "theirs.gz", source) is None
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda lines: ["x", *lines[1:]], "theirs, line 1: 'x', where"),
+        (lambda lines: [*lines[:3], lines[3] + "x", "y"], "theirs, line 4: "),
+        (lambda lines: lines[:-1], "has only 4 lines"),
+        (lambda lines: [*lines, "", "x"], "has 7"),
+    ],
+)
+def test_translations_of_another_text_are_refused_by_the_first_line(
+    source, tmp_path, change, message
+):
+    write_side(tmp_path / "theirs", change(list(read_lines(source))))
+    with pytest.raises(ValueError, match=message):
+        check_same_source(tmp_path / "theirs", source)
 
 
 # -- n-best ----------------------------------------------------------------------------------
