@@ -33,10 +33,12 @@ def main(work, domain):
                 if count_lines(path) != lines or not lines:
                     sys.exit(f"{path} has {count_lines(path)} lines, the test set {lines}")
                 translations += 1
-    rows = len(list(read_lines(work / "plan" / f"{domain}.rows.tsv"))) - 1
-    scored = len(list(read_lines(work / "report" / domain / "scores.tsv"))) - 1
-    if not scored == rows == translations / 4:
-        sys.exit(f"{work}: {rows} rows, {scored} scores in the report, {translations} translations")
+    _, *rows = read_lines(work / "plan" / f"{domain}.rows.tsv")
+    _, *scores = read_lines(work / "report" / domain / "scores.tsv")
+    names = {row.split("\t")[0] for row in rows}
+    missing = names - {line.split("\t")[0] for line in scores}
+    if missing or translations != 4 * len(names):
+        sys.exit(f"{work}: of {len(names)} rows the report lacks {missing}; {translations} files")
 
 
 if __name__ == "__main__":

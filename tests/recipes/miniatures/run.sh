@@ -28,11 +28,10 @@ if [[ ! $work ]]; then
 fi
 
 for pair in "${pairs[@]}"; do
-  text=$here/$pair domain=medical vocabulary_size=1500
+  text=$here/$pair domain=medical
   case $pair in
     de-en) text=$root/recipes/quickstart/data domain=suttas ;;
-    ru-en) ;;
-    zh-en) vocabulary_size=2500 ;;
+    ru-en | zh-en) ;;
     *) fail "there is no miniature of '$pair'; there are de-en, ru-en and zh-en" ;;
   esac
   mkdir -p "$work/$pair"
@@ -47,7 +46,7 @@ CONFIG
   SECONDS=0
   bash "$root/recipes/$pair/run.sh" --config "$work/$pair/config.sh" --work "$work/$pair/run" \
     --general "$text/general" --domain "$domain=$text/$domain" --configuration 1,4,7,9 \
-    --size miniature --vocabulary-size "$vocabulary_size" --lines 300 --updates 4 \
+    --size miniature --vocabulary-size 1500 --lines 300 --updates 4 \
     -- --max-tokens 1024 --data-workers 0 --valid-beam 1 --epoch-fraction 1
   # the environment that run.sh has set up, for the check
   (source "$root/recipes/bootstrap.sh"; python "$here/check.py" "$work/$pair/run" "$domain")
