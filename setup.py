@@ -73,6 +73,7 @@ setup(
             "dad-candidates = fairseq_plugins.selection.candidates:main",
             "dad-estimate-fisher = fairseq_plugins.teachers.estimate_fisher:main",
             "dad-propose = fairseq_plugins.proposals:main",
+            "dad-hand-over = fairseq_plugins.export.hand_over:main",
             "dad-keep-weights = fairseq_plugins.export.weights:main",
             "dad-export = fairseq_plugins.export.export:main",
             "dad-evaluate = fairseq_plugins.evaluation.evaluate:main",

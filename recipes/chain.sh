@@ -73,6 +73,23 @@
 #                            replay=SHARE   with general bitext as SHARE of the pairs, as in replay=0.25
 #                            lora           in a low-rank update of the weights
 #
+# Starting in the middle: what exists already need not be made again; each is checked first
+#
+#   --use WHAT=PLACE         take it as it is; may be repeated. WHAT is one of
+#                            vocabulary        a vocabulary folder, or a model folder that holds one
+#                            teacher, teacher/DOMAIN, student
+#                                              a general or adapted teacher, a general student: model
+#                                              folder or fairseq checkpoint
+#                            distilled, distilled/DOMAIN
+#                                              translations of WORK/corpora/NAME/text/train.de, a line
+#                                              for each line
+#   --continue WHAT=PLACE    the training of the general teacher or student goes on from a checkpoint
+#                            of fairseq, with its optimiser and its place in the data
+#   --init WHAT=PLACE        its training starts from these weights
+#   --allow-unknown-vocabulary
+#                            accept checkpoints of stock fairseq, which carry no fingerprint of their
+#                            vocabulary; name that with --use vocabulary=DIR
+#
 # Running
 #
 #   --work DIR               folder of the run (runs/PAIR); run again to go on or to change settings
@@ -115,6 +132,7 @@ source "$recipes/grid.sh"
 source "$recipes/plan.sh"
 source "$recipes/text.sh"
 source "$recipes/models.sh"
+source "$recipes/hand_over.sh"
 
 enter_work() {  # stages are written with paths inside the run's folder, which can then be moved
   python=$(command -v python || command -v python3) || fail "there is no Python; version 3.11 to 3.13 is needed"
@@ -157,10 +175,7 @@ chain() {
   prove_no_overlap
 
   # 2: one vocabulary for all models, from general-domain text
-  stage 2 "vocabulary" --in "corpora/general/text" --out vocabulary \
-    -- python -m data_prep.vocabulary --train corpora/general/text "${languages[@]}" \
-    --size "${chosen_vocabulary_size:-$vocabulary_size}" ${vocabulary_kind:+--kind "$vocabulary_kind"} \
-    --out '{out}'
+  if [[ ${used[vocabulary]-} ]]; then use_vocabulary; else learn_vocabulary; fi
 
   # 3
   for name in general "${names[@]}" ${multi_domain:+all}; do
@@ -169,8 +184,7 @@ chain() {
   done
 
   # 4
-  training=("${teacher_training[@]}")
-  train 4 "teacher" teacher/general corpora/general/prepared -- --size "$teacher_size"
+  general_teacher
 
   # 5 and 6: the general students, and what they learn from
   if needs_start distilled; then
@@ -185,11 +199,7 @@ chain() {
   # 7 and 8
   fisher 7 "teacher, in domain" teacher/general
   for name in "${names[@]}"; do
-    training=("${teacher_adaptation[@]}")
-    learning=() learning_inputs=()
-    adapt teacher/general corpora/general/prepared
-    train 7 "teacher, in domain" "teacher/$name" "corpora/$name/prepared" "${learning_inputs[@]}" \
-      -- --size "$teacher_size" "${learning[@]}"
+    adapted_teacher
     if needs_target adapted; then
       distil_domain "$name" "$name"
     fi

@@ -6,13 +6,14 @@ read_options() {  # sets the variables named after the options
   vocabulary_kind='' size='' teacher_size='' configuration='' updates='' seed=''
   targets=best filters=() rejected=drop loss=plain adapt=plain student_init=random final='' multi_domain=''
   lines='' precision='' chosen_jobs='' chosen_vocabulary_size='' first_stage=1 last_stage=12
-  only_look='' train_flags=()
+  only_look='' train_flags=() handed_over=() unknown_vocabulary=''
   while (( $# )); do
     case $1 in
       --help|-h) script_help "$0"; exit ;;
       --dry-run|--plan) only_look=$1; shift; continue ;;
       --tensorboard) export DAD_TENSORBOARD=tensorboard; shift; continue ;;
       --multi-domain) multi_domain=1; shift; continue ;;
+      --allow-unknown-vocabulary) unknown_vocabulary=1; shift; continue ;;
       --) train_flags=("${@:2}"); break ;;
     esac
     (( $# >= 2 )) || { [[ $1 == --* ]] && fail "$1 needs a value"; unknown_option "$0" "$1"; }
@@ -42,6 +43,7 @@ read_options() {  # sets the variables named after the options
       --student-init) student_init=$2 ;;
       --updates) updates=$2 ;;
       --lines) lines=$2 ;;
+      --use|--continue|--init) handed_over+=("$1" "$2") ;;
       --wandb) export DAD_WANDB=$2 ;;
       --stage) first_stage=$2 ;;
       --stop-stage) last_stage=$2 ;;
@@ -72,6 +74,7 @@ check_options() {  # and find what they leave open in the config
   [[ ! $vocabulary_kind || $vocabulary_kind =~ ^(unigram|bpe|subword-nmt)$ ]] \
     || fail "--vocabulary-kind is unigram, bpe or subword-nmt, not '$vocabulary_kind'"
   find_corpora
+  check_handed_over ${handed_over[@]+"${handed_over[@]}"}
 }
 
 use_preset() {
