@@ -109,8 +109,8 @@ def _choice(report, best):
     rivals = recommended["rivals"]
     if recommended["by"] == TEST:
         text = (
-            "No student has a dev BLEU that is known, so the test set chose, which it should "
-            f"not: the score flatters the student a little. It has the highest BLEU there, {on_test}"
+            "No student has a dev BLEU that is known, so the test set chose, which it should not: "
+            f"the score flatters the student a little. It has the highest BLEU there, {on_test}"
         )
     else:
         mean = ", mean of its seeds," if several else ""

@@ -232,7 +232,8 @@ def test_nan_in_scores_is_no_score_and_null_in_json(work):
 def test_a_step_between_rows_that_do_not_exist_is_said(work):
     path = work / f"plan/{DOMAIN}.steps.tsv"
     path.write_text(path.read_text() + "3\t2\twhat nobody planned\n")
-    assert any("not in the table: what nobody planned" in problem for problem in report_of(work)["problems"])
+    problems = report_of(work)["problems"]
+    assert any("not in the table: what nobody planned" in problem for problem in problems)
 
 
 # -- verdict -------------------------------------------------------------------------------
