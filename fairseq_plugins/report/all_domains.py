@@ -203,7 +203,8 @@ def _claim(found, claim):
     for domain, cell in cells.items():
         by_says.setdefault(cell["says"], []).append(domain)
     told = [f"{says} in {and_so_on(domains)}" for says, domains in by_says.items()]
-    text = f"The paper: {claim['paper']}. Here: {'; '.join(told)}."
+    text = f"That is, it brought a significant gain there. The paper: {claim['paper']}. "
+    text += f"Here: {'; '.join(told)}."
     points = [
         f"{domain}, {cell['comparison']['old']} → {cell['comparison']['new']}: "
         f"{in_words(cell['comparison'])}" for domain, cell in cells.items()
@@ -243,7 +244,7 @@ def _advised(found):
 
 
 def _of_size(found, entry, title):
-    return f"{title} ({entry['size']})" if len(found["sizes"]) > 1 else title
+    return f"{title} ({entry['size']})" if len(found["sizes"]) > 1 and entry["size"] else title
 
 
 def _domains(count):
@@ -278,7 +279,7 @@ def as_text(found):
     if found["steps"]:
         lines += ["What each step bought (BLEU, paired bootstrap):", ""]
         steps = [
-            [entry["words"], *(" ".join(filter(None, cell))
+            [f"{entry['words']} ({entry['old']} → {entry['new']})", *(" ".join(filter(None, cell))
                                for cell in gains(entry, found["domains"]))]
             for entry in found["steps"]
         ]  # fmt: skip
