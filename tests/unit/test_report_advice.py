@@ -147,7 +147,9 @@ def test_where_no_student_starts_from_nothing_general_students_stand_for_them():
     assert found["adapting"]["says"] == "as in the paper"
 
 
-@pytest.mark.parametrize("dev, best, by", [(None, "7", "test set, since no dev"), (9.0, "6", "dev")])
+@pytest.mark.parametrize(
+    "dev, best, by", [(None, "7", "test set, since no dev BLEU"), (9.0, "6", "dev set")]
+)
 def test_the_second_distillation_is_held_against_the_best_single_one(dev, best, by):
     single = [group("7", "7", 31.0, dev=dev and {"bleu": dev, "set": "a"}),
               group("3", "3", 20.0, dev=dev and {"bleu": dev - 1, "set": "a"}),
@@ -181,9 +183,11 @@ def test_students_are_found_by_configuration_size_and_variant():
 
 def test_a_student_is_adapted_from_the_general_student_of_its_size_and_variant():
     grid, groups = grid_of(
-        group("teacher", "teacher", size="large"), group("adapted", "adapted-teacher", size="large"),
-        group("R", "references"), group("D", "distilled"), group("D word", "distilled",
-        variant="word"), group("small D", "distilled", size="small"), group("1", "1"),
+        group("teacher", "teacher", size="large"),
+        group("adapted", "adapted-teacher", size="large"),
+        group("R", "references"), group("D", "distilled"),
+        group("D word", "distilled", variant="word"),
+        group("small D", "distilled", size="small"), group("1", "1"),
         group("4", "4"), group("9", "9"), group("9 word", "9", variant="word"),
         group("9 risk", "9", variant="sequence-risk"), group("small 9", "9", size="small"),
     )  # fmt: skip
