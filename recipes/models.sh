@@ -142,6 +142,15 @@ mix() {  # DATA...: several prepared folders, of which each is shown equally oft
   learning+=(--mixture "${list#,}" --mixture-temperature inf)
 }
 
+validate_domains() {  # each on its own, too; all together choose the checkpoint
+  local name list=''
+  for name in "${names[@]}"; do
+    list+=,${name//-/_}=corpora/$name/prepared
+    learning_inputs+=(--in "corpora/$name/prepared")
+  done
+  learning+=(--valid-domains "${list#,}")
+}
+
 with_seed() {  # SEED: the config's own needs no word
   [[ $1 == "$config_seed" ]] || learning+=(--seed "$1")
 }
@@ -221,6 +230,7 @@ student() {  # SIZE NUMBER VARIANT SEED DOMAIN
     data=corpora/all/prepared
     for each in "${names[@]}"; do folders+=("$(target_data "$2" "$3" "$each")"); done
     mix "${folders[@]}"
+    validate_domains
     # as many updates as the students of one domain have together
     training+=(--updates $(( $(value_of --updates "${training[@]}") * ${#names[@]} )))
   fi

@@ -246,6 +246,9 @@ def test_one_student_serves_all_domains_each_shown_equally_often(plan):
     assert planned.word(student, "--mixture-temperature") == "inf"
     # all dev sets choose its checkpoint, and it is trained as long as the two that it stands for
     assert planned.word(student, "--data") == "corpora/all/prepared"
+    assert planned.word(student, "--valid-domains") == (
+        "even=corpora/even/prepared,odd=corpora/odd/prepared"
+    )
     assert planned.word(student, "--updates") == "60"
     for name in ("even", "odd"):
         rows = {row["name"]: row["model"] for row in planned.table(f"{name}.rows")}
