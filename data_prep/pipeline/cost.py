@@ -155,7 +155,7 @@ def take_apart(folder, record):
     else:
         found = None
     if not found:
-        return [(PARTS[kind], COUNTS_AS.get(kind, OTHER), seconds)]
+        return [(PARTS[kind], counts_as(record), seconds)]
     rest, known = found
     known = [part for part in known if part[2] > 0]
     told = sum(own for *_, own in known)
@@ -170,6 +170,11 @@ def kind_of(record):
     if words and words[0] == "dad-export" and "--domain" in words:
         return "ship"  # an export with all that users need
     return PlannedStage(0, "", "", command=words).kind
+
+
+def counts_as(record):
+    """Whether a finished stage as a whole is training, decoding, or something else."""
+    return COUNTS_AS.get(kind_of(record), OTHER)
 
 
 def _training(log):
@@ -247,7 +252,7 @@ def _cpu(stages):
         return None
     found = {TRAINING: 0.0, DECODING: 0.0, OTHER: 0.0}
     for record in known:
-        found[COUNTS_AS.get(kind_of(record), OTHER)] += record["cpu_seconds"]
+        found[counts_as(record)] += record["cpu_seconds"]
     return {name: round(value, 1) for name, value in {**found, "all": sum(found.values())}.items()}
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from data_prep.manifest import write_json
 from data_prep.pipeline import cost, stage
+from data_prep.pipeline.graph import KINDS
 
 TRAINING_LOG = """\
 $ train.sh --data somewhere
@@ -183,6 +184,20 @@ def test_cpu_time_is_that_of_whole_stages_and_not_known_of_old_ones(tmp_path):
 def test_every_kind_of_stage_has_a_name(words, kind):
     assert cost.kind_of({"command": words}) == kind
     assert kind in cost.PARTS
+
+
+@pytest.mark.parametrize(
+    "words, counts_as",
+    [(["train.sh"], "training"), (["dad-estimate-fisher"], "training"), (["distil.sh"], "decoding"),
+     (["dad-evaluate"], "decoding"), (["dad-cache-teacher"], "decoding"), (["dad-speed"], "other"),
+     ([], "other")],
+)  # fmt: skip
+def test_stages_are_told_apart_by_their_command(words, counts_as):
+    assert cost.counts_as({"command": words}) == counts_as
+
+
+def test_every_kind_of_the_plan_has_a_part():
+    assert {*KINDS.values(), "text", "ship"} == cost.PARTS.keys()
 
 
 def test_a_record_without_times_is_left_out_and_nothing_is_nothing(tmp_path):
