@@ -49,6 +49,7 @@ def write(path, runs, labels, places=None, domain=None):
     """
     path = Path(path)
     remarks = kept_remarks(path)
+    refuse_paths("\n".join([*labels, *_commands(runs, places or {})]), path)  # before the work
     text = generated(runs, labels, places or {}, domain, path)
     refuse_paths(text, path)
     whole = f"{text}{mark(text)}\n\n{remarks}"
@@ -157,7 +158,7 @@ def portable(words, places):
 
 def _replaced(word, places):
     for name, path in sorted(places.items(), key=lambda item: (-len(item[1]), item[0])):
-        word = re.sub(rf"(^|(?<=[=:,])){re.escape(path)}(?=$|[/:,])", lambda _: f"${name}", word)  # noqa: B023
+        word = re.sub(rf"(^|(?<=[=:,])){re.escape(path)}(?=$|[/:,])", lambda _: f"${name}", word)
     return word
 
 
@@ -189,7 +190,7 @@ def refuse_paths(text, path):
 
 def generated(runs, labels, places, domain, path):
     """The text above the mark."""
-    names = [WORK if len(runs) == 1 else f"{WORK}{number}" for number in range(1, len(runs) + 1)]
+    names = _names(runs)
     again = ["dad-report", "--results", _inside_repository(path)]
     for name, label in zip(names, labels, strict=True):
         again += ["--work", f"${name}", "--label", shlex.quote(label)]
@@ -198,8 +199,10 @@ def generated(runs, labels, places, domain, path):
     if domain:
         again += ["--domain", domain]
     sections = [
-        _section(run, label, {**places, name: str(run.work.resolve())}, name, domain)
-        for run, label, name in zip(runs, labels, names, strict=True)
+        _section(run, label, name, command, domain)
+        for run, label, name, command in zip(
+            runs, labels, names, _commands(runs, places), strict=True
+        )
     ]
     pairs = dict.fromkeys(f"{run.source_lang}-{run.target_lang}" for run in runs)
     return page.as_results(
@@ -208,6 +211,20 @@ def generated(runs, labels, places, domain, path):
             "again": " ".join(again),
         }
     )  # fmt: skip
+
+
+def _names(runs):
+    """What stands for the folder of each run."""
+    return [WORK if len(runs) == 1 else f"{WORK}{number}" for number in range(1, len(runs) + 1)]
+
+
+def _commands(runs, places):
+    """The command that each run can be redone by, as a reader gives it."""
+    return [
+        portable(run.plan["command"], {**places, name: str(run.work.resolve())})
+        if run.plan.get("command") else "# the plan does not tell the command"
+        for run, name in zip(runs, _names(runs), strict=True)
+    ]  # fmt: skip
 
 
 def _inside_repository(path):
@@ -219,7 +236,7 @@ def _inside_repository(path):
     return path.name
 
 
-def _section(run, label, places, name, domain):
+def _section(run, label, name, command, domain):
     """What the template needs of one run.
 
     Raises:
@@ -259,7 +276,7 @@ def _section(run, label, places, name, domain):
         "started": run.plan.get("started"),
         "finished": provenance["finished"],
         "work": name,
-        "command": portable(provenance["command"], places) if provenance["command"] else None,
+        "command": command,
         "problems": list(dict.fromkeys(
             problem.replace(f"{run.work}/", "")
             for report in reports for problem in report["problems"]
