@@ -9,6 +9,7 @@ and ``dad-report`` shows how far they are.
 """
 
 import json
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -66,19 +67,22 @@ class PlannedStage:
 def declared(lines):
     """The stages that chain.sh declares, in their order.
 
+    What several domains need may be declared for each of them, in the same words.
+
     Raises:
         ValueError: two stages make the same folder, or one reads what a later one makes.
     """
-    stages = [_stage(line.split(DIVIDER)) for line in lines]
+    stages = list(dict.fromkeys(_stage(line.split(DIVIDER)) for line in lines))
+    outs = Counter(stage.out for stage in stages)
+    for out, times in outs.items():
+        if times > 1:
+            raise ValueError(f"two stages make {out}; a domain or model is named twice")
     made = set()
-    every = {stage.out for stage in stages}
-    for stage in stages:
-        if stage.out in made:
-            raise ValueError(f"two stages make {stage.out}; a domain or model is named twice")
-        early = [out for out in every - made if _feeds(out, stage.inputs)]
+    for out, needed in dependencies(stages).items():
+        early = [other for other in needed if other not in made]
         if early:
-            raise ValueError(f"{stage.out} reads {early[0]}, which a later stage makes")
-        made.add(stage.out)
+            raise ValueError(f"{out} reads {early[0]}, which a later stage makes")
+        made.add(out)
     return stages
 
 
@@ -133,22 +137,19 @@ def write_plan(path, stages):
 
 def dependencies(stages):
     """{out: [out of every stage whose work it reads]}, in the order of the stages."""
-    return {
-        stage.out: [
-            other.out for other in stages
-            if other.out != stage.out and _feeds(other.out, stage.inputs)
-        ]
-        for stage in stages
-    }  # fmt: skip
-
-
-def _feeds(out, inputs):
-    """Whether folder ``out`` holds one of the inputs, or lies in one."""
-    out = PurePosixPath(out)
-    return any(
-        out == path or out in path.parents or path in out.parents
-        for path in map(PurePosixPath, inputs)
-    )
+    place = {stage.out: number for number, stage in enumerate(stages)}
+    below = defaultdict(set)  # folder: what stages make in it
+    for out in place:
+        for folder in PurePosixPath(out).parents:
+            below[str(folder)].add(out)
+    found = {}
+    for stage in stages:
+        needed = set()
+        for path in map(PurePosixPath, stage.inputs):
+            needed |= below.get(str(path), set())
+            needed.update(str(folder) for folder in (path, *path.parents) if str(folder) in place)
+        found[stage.out] = sorted(needed - {stage.out}, key=place.__getitem__)
+    return found
 
 
 def main():
