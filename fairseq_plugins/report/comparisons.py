@@ -27,7 +27,7 @@ RULE = (
     f"seeds ask whether another training could. A difference counts as significant if p < {NOISE} "
     "for more than half of the seeds, all seeds agree on its sign and, from "
     f"{FEWEST_FOR_INTERVAL} seeds on, the 95 % t interval of the differences over the seeds "
-    "leaves out 0. Else it is within noise."
+    "leaves out 0. Else it is called within noise: the rule errs on that side."
 )
 
 
@@ -182,10 +182,15 @@ def spread(comparison):
     )
 
 
+def grounds(comparison):
+    """What the outcome rests on: "significant (−0.1 to +0.9 over 3 seeds; p = 0.1, 0.2, 0.1)"."""
+    told = "; ".join(filter(None, (spread(comparison), p_values(comparison))))
+    return f"{comparison['outcome']} ({told})"
+
+
 def in_words(comparison):
     """A comparison for people: "+0.9 BLEU, significant (p = 0.012)"."""
-    told = "; ".join(filter(None, (spread(comparison), p_values(comparison))))
-    return f"{signed(comparison['difference'])} BLEU, {comparison['outcome']} ({told})"
+    return f"{signed(comparison['difference'])} BLEU, {grounds(comparison)}"
 
 
 def _interval(differences):

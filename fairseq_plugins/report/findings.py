@@ -95,8 +95,8 @@ def find(run, domain, progress=lambda: None):
         "advice": advise(grid),
         "multi_domain": _multi_domain(groups, grid, compare),
         "fronts": {
-            "speed": _front(groups, lambda row: _path(row, "speed", "beam", "sentences_per_second")),
-            "size": _front(groups, lambda row: -row["bytes"] if row["bytes"] else None),
+            "speed": _front(groups, lambda of: _path(of, "speed", "beam", "sentences_per_second")),
+            "size": _front(groups, lambda of: -of["bytes"] if of["bytes"] else None),
         },
         "forgetting": _forgetting(groups, grid, compare),
         "curves": _curves(run, domain, rows),

@@ -12,7 +12,7 @@ import jinja2
 
 from data_prep.pipeline import cost
 from data_prep.pipeline.stage import duration
-from fairseq_plugins.report import comparisons, figures, tables, two_runs
+from fairseq_plugins.report import all_domains, comparisons, figures, tables, two_runs
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKDOWN_SPECIAL = set("\\`*_[]<>|~$&")
@@ -53,6 +53,20 @@ def difference_as_markdown(comparison):
     return _environment().get_template("two_runs.md").render(
         c=comparison, headers=two_runs.headers(comparison), cells=two_runs.cells(comparison)
     )
+
+
+def all_domains_as_html(found):
+    """report.html of what ``all_domains.find`` has gathered."""
+    return _environment().get_template("all_domains.html").render(**_over_domains(found))
+
+
+def all_domains_as_markdown(found):
+    """report.md of what ``all_domains.find`` has gathered."""
+    return _environment().get_template("all_domains.md").render(**_over_domains(found))
+
+
+def _over_domains(found):
+    return {"a": found, "cells": all_domains.cells(found), "gains": all_domains.gains}
 
 
 def markdown_text(text):

@@ -631,7 +631,8 @@ def test_domains_are_told_apart_where_there_are_several(work):
 
 
 def test_names_are_shown_as_they_are(work):
-    work.plan(stages=[(1, "[bold]corpora[/]", FIRST)], rows=[row("[red]x", "", "teacher/general", "teacher")])
+    rows = [row("[red]x", "", "teacher/general", "teacher")]
+    work.plan(stages=[(1, "[bold]corpora[/]", FIRST)], rows=rows)
     work.score("teacher/general", med=1.0)
     page = "\n".join(shown(Watcher(work.path).look()))
     assert "[bold]corpora[/]" in page and "[red]x" in page
