@@ -96,6 +96,8 @@ def _main():
         return _check_results(args.check_results)
     if args.results:
         return _results(parser, args)
+    if args.label or args.place:
+        parser.error("--label and --place go with --results FILE")
     if args.compare:
         if args.work or args.watch or args.all_domains or not args.out:
             parser.error(
@@ -121,6 +123,8 @@ def _main():
 def _results(parser, args):
     if not args.work or len(args.label) != len(args.work):
         parser.error("--results FILE goes with --work WORK --label TEXT, once for each run")
+    if args.compare or args.watch or args.all_domains or args.out:
+        parser.error("--results FILE goes with no --compare, --watch, --all-domains or --out")
     places = results.read_places(args.place)
     runs = [open_run(work) for work in args.work]
     results.write(args.results, runs, args.label, places, args.domain)

@@ -13,6 +13,9 @@ import re
 import shlex
 from pathlib import Path
 
+from tqdm import tqdm
+
+from data_prep.command import bar_settings
 from data_prep.files import count_lines, find_text, write_whole
 from fairseq_plugins.report import findings, page, tables
 from fairseq_plugins.report.comparisons import p_values, signed, spread
@@ -247,7 +250,8 @@ def _section(run, label, name, command, domain):
             f"there is no domain {domain!r} in {run.work}, only {', '.join(run.domains)}"
         )
     domains = run.domains if domain is None else [domain]
-    reports = [findings.find(run, name) for name in domains]
+    with tqdm(desc=f"{run.work}: comparing", unit=" pairs", **bar_settings()) as bar:
+        reports = [findings.find(run, name, progress=bar.update) for name in domains]
     for report in reports:
         if not report["finished"]:
             states = report["states"]

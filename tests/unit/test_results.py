@@ -96,8 +96,8 @@ def test_what_was_written_is_known_as_untouched(written):
 
 @pytest.mark.parametrize(
     "old, new",
-    [("| 9 |", "| 9  |"), ("significant", "Significant"), ("# What", "#  What"), ("0.50 M", "0.51 M"),
-     ("\n## Remarks", "\nand a number: 7\n\n## Remarks")],
+    [("| 9 |", "| 9  |"), ("significant", "Significant"), ("# What", "#  What"),
+     ("0.50 M", "0.51 M"), ("\n## Remarks", "\nand a number: 7\n\n## Remarks")],
 )  # fmt: skip
 def test_any_change_above_the_remarks_is_noticed(written, tmp_path, old, new):
     text = written[1]
@@ -379,6 +379,9 @@ def test_the_command_writes_and_checks(dad_report, made, tmp_path):
         (["--results", "R.md", "--work", "a", "--work", "b", "--label", "x"], 2, "once for each"),
         (["--results", "R.md", "--work", "nowhere", "--label", "x"], 1, "there is no folder"),
         (["--work", "a", "--work", "b"], 2, "says which run"),
+        (["--work", "a", "--label", "x"], 2, "go with --results"),
+        (["--work", "a", "--place", "C=/x"], 2, "go with --results"),
+        (["--results", "R.md", "--work", "a", "--label", "x", "--watch"], 2, "goes with no"),
         (["--check-results", "nowhere.md"], 1, "nowhere.md"),
     ],
 )
