@@ -44,7 +44,8 @@ class Comparer:
 
     def __init__(self, run, domain, groups, rows, progress=lambda: None):
         self._run, self._domain, self._progress = run, domain, progress
-        self._groups, self._rows, self._known = groups, rows, {}
+        self._groups, self._rows = groups, rows
+        self._compared, self._counted = {}, {"in_domain": {}, "general": {}}
 
     def compare(self, new, old, place="in_domain"):
         """The comparison of two groups, by name; None as long as no pair of them has scores.
@@ -78,18 +79,19 @@ class Comparer:
 
     def _pair(self, new, old, place):
         key = new["model"], old["model"], place
-        if key not in self._known:
-            self._known[key] = self._compared(new, old, place)
+        if key not in self._compared:
+            self._compared[key] = self._tested(new, old, place)
             self._progress()
-        return self._known[key]
+        return self._compared[key]
 
-    def _compared(self, new, old, place):
+    def _tested(self, new, old, place):
         test_set = self._domain if place == "in_domain" else place
         files = [self._run.translations(self._domain, row["model"], test_set) for row in (new, old)]
         paths = self._run.test_set(test_set)
         if paths and all(files):
             try:
-                return compare(*files, paths["references"], self._run.target_lang)
+                return compare(*files, paths["references"], self._run.target_lang,
+                               known=self._counted[place])  # fmt: skip
             except ValueError as error:
                 self._run.note(str(error))
         else:
