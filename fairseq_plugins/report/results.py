@@ -193,7 +193,7 @@ def refuse_paths(text, path):
 
 def generated(runs, labels, places, domain, path):
     """The text above the mark."""
-    names = _names(runs)
+    names, labels = _names(runs), [" ".join(label.split()) for label in labels]
     again = ["dad-report", "--results", _inside_repository(path)]
     for name, label in zip(names, labels, strict=True):
         again += ["--work", f"${name}", "--label", shlex.quote(label)]
@@ -263,7 +263,7 @@ def _section(run, label, name, command, domain):
     stages = run.stages()
     provenance = reports[0]["provenance"]
     return {
-        "label": " ".join(label.split()),
+        "label": label,
         "domains": domains,
         "sizes": run.sizes,
         "models": _models(reports),

@@ -242,7 +242,7 @@ def test_target_tokens_are_those_of_all_updates(training, validations, tokens):
 
 def test_several_runs_have_a_section_and_a_folder_each(made, tmp_path):
     runs = [open_run(made), open_run(make_run(tmp_path / "run"))]
-    text = results.write(tmp_path / "R.md", runs, ["The first.", "The second."], PLACES)
+    text = results.write(tmp_path / "R.md", runs, ["The\nfirst.", "The second."], PLACES)
     assert text.count("\n## medical: students tiny\n") == 2
     assert text.index("**The first.**") < text.index("**The second.**")
     assert "--work $WORK1 --label 'The first.' --work $WORK2 --label 'The second.'" in text
