@@ -1,7 +1,7 @@
 """Seeds taken together: comparisons, means, and the choice by the dev set."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
@@ -54,6 +54,7 @@ def test_the_outcome_over_seeds(differences, p_values, outcome):
     assert is_loss(found) == (outcome == "significant" and differences[0] < 0)
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(0.1, 9).map(lambda value: round(value, 1)), min_size=3, max_size=8))
 def test_the_interval_over_seeds_leaves_out_0_where_a_t_test_is_significant(differences):
     found = comparison(differences)
