@@ -288,6 +288,7 @@ def test_places_take_the_place_of_paths(word, shown):
     [
         ("/home/me/dad/recipes/de-en/run.sh", "bash recipes/de-en/run.sh recipes/x"),
         ("recipes/de-en/run.sh", "bash recipes/de-en/run.sh /home/me/dad/recipes/x"),
+        ("dad/recipes/de-en/run.sh", "bash recipes/de-en/run.sh /home/me/dad/recipes/x"),
     ],
 )
 def test_the_reader_stands_in_the_repository(first, shown):
