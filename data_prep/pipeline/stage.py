@@ -65,12 +65,18 @@ def _main():
         "each fairseq log interval",
     )  # fmt: skip
     parser.add_argument(
-        "--times", metavar="WORK", help="print how long each finished stage below WORK took"
-    )
+        "--times", metavar="WORK",
+        help="print how long each finished stage below WORK took, and how much of that was neither "
+        "training nor decoding",
+    )  # fmt: skip
     parser.add_argument("words", nargs="*", metavar="COMMAND", help="the command, after --")
     args = parser.parse_args()
     if args.times:
+        from data_prep.pipeline import cost  # which needs this module
+
         print(times(args.times))
+        print()
+        print(cost.as_text(cost.split(args.times)))
         return 0
     if not args.out or not args.words:
         parser.error("a stage needs --out FOLDER and, after --, a command")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jinja2
 
+from data_prep.pipeline import cost
 from data_prep.pipeline.stage import duration
 from fairseq_plugins.report import all_domains, comparisons, figures, tables, two_runs
 
@@ -31,6 +32,13 @@ def as_html(report):
 def as_markdown(report):
     """report.md of what ``findings.find`` has gathered."""
     return _environment().get_template("run.md").render(**_context(report))
+
+
+def as_results(found):
+    """The generated part of RESULTS.md, see ``results``; blank lines never follow each other."""
+    text = _environment().get_template("results.md").render(**found)
+    text = re.sub(r" +$", "", text, flags=re.MULTILINE)
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n\n"
 
 
 def difference_as_html(comparison):
@@ -110,7 +118,7 @@ def _environment():
     )  # fmt: skip
     environment.filters.update(
         duration=duration, md=markdown_text, shell=shlex.join, signed=comparisons.signed, tie=tie,
-        p=comparisons.p_cell,
+        p=comparisons.p_cell, share=cost.share,
     )  # fmt: skip
     environment.globals["style"] = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     return environment

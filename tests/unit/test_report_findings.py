@@ -8,7 +8,7 @@ import pytest
 from data_prep.manifest import read_json, write_json
 from data_prep.pipeline.graph import PlannedStage, read_plan, write_plan
 from fairseq_plugins.report.comparisons import over_seeds, signed
-from fairseq_plugins.report.findings import find, kind_of
+from fairseq_plugins.report.findings import find
 from fairseq_plugins.report.run import open_run
 from fairseq_plugins.report.verdict import judge, times
 from tests.fixtures.models import write_text
@@ -97,15 +97,6 @@ def test_time_is_split_by_kind_and_nothing_is_lost(found):
     assert seconds["training"] == sum(100 + number for number in range(len(ROWS)))
     assert seconds["decoding"] == 60 + 5 * len(ROWS)
     assert seconds["all"] == sum(stage["seconds"] or 0 for stage in found["stages"])
-
-
-@pytest.mark.parametrize(
-    "words, kind",
-    [(["train.sh"], "training"), (["distil.sh"], "decoding"), (["dad-evaluate"], "decoding"),
-     (["dad-speed"], "other"), ([], "other")],
-)  # fmt: skip
-def test_stages_are_told_apart_by_their_command(words, kind):
-    assert kind_of(words) == kind
 
 
 def test_both_kinds_of_ledger_have_one_shape(found):
