@@ -18,7 +18,14 @@ FUNCTIONS = 8  # that a worker remembers
 
 
 def usable_cores():
-    """Number of cores that this process may run on."""
+    """Number of cores that this process may use.
+
+    PYTHON_CPU_COUNT says so, where it is set (Python heeds it from 3.13 on, we always): by dad-run
+    for stages that share the machine. Else those that the process may run on.
+    """
+    told = os.environ.get("PYTHON_CPU_COUNT", "")
+    if told.isdigit() and int(told):
+        return int(told)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 

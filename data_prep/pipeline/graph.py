@@ -8,6 +8,7 @@ WORK/plan/stages.json of them, from which ``dad-run`` runs the stages, ``dad-pla
 and ``dad-report`` shows how far they are.
 """
 
+import functools
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -70,15 +71,16 @@ def declared(lines):
         ValueError: two stages make the same folder, or one reads what a later one makes.
     """
     stages = [_stage(line.split(DIVIDER)) for line in lines]
-    made = set()
-    every = {stage.out for stage in stages}
-    for stage in stages:
-        if stage.out in made:
+    places = {}
+    for place, stage in enumerate(stages):
+        if stage.out in places:
             raise ValueError(f"two stages make {stage.out}; a domain or model is named twice")
-        early = [out for out in every - made if _feeds(out, stage.inputs)]
-        if early:
-            raise ValueError(f"{stage.out} reads {early[0]}, which a later stage makes")
-        made.add(stage.out)
+        places[stage.out] = place
+    needs = dependencies(stages)
+    for stage in stages:
+        for out in needs[stage.out]:
+            if places[out] > places[stage.out]:
+                raise ValueError(f"{stage.out} reads {out}, which a later stage makes")
     return stages
 
 
@@ -132,23 +134,28 @@ def write_plan(path, stages):
 
 
 def dependencies(stages):
-    """{out: [out of every stage whose work it reads]}, in the order of the stages."""
-    return {
-        stage.out: [
-            other.out for other in stages
-            if other.out != stage.out and _feeds(other.out, stage.inputs)
-        ]
-        for stage in stages
-    }  # fmt: skip
+    """{out: [out of every stage whose work it reads]}, in the order of the stages.
 
+    A stage reads the work of another where that one's folder holds one of its inputs, or lies in
+    one.
+    """
+    places = {PurePosixPath(stage.out): place for place, stage in enumerate(stages)}
+    inside = {}  # folder: places of the stages whose folders lie in it
+    for path, place in places.items():
+        for folder in path.parents:
+            inside.setdefault(folder, []).append(place)
 
-def _feeds(out, inputs):
-    """Whether folder ``out`` holds one of the inputs, or lies in one."""
-    out = PurePosixPath(out)
-    return any(
-        out == path or out in path.parents or path in out.parents
-        for path in map(PurePosixPath, inputs)
-    )
+    @functools.cache
+    def makers(path):
+        path = PurePosixPath(path)
+        holding = [places[folder] for folder in (path, *path.parents) if folder in places]
+        return holding + inside.get(path, [])
+
+    found = {}
+    for own, stage in enumerate(stages):
+        needed = {place for path in stage.inputs for place in makers(path)} - {own}
+        found[stage.out] = [stages[place].out for place in sorted(needed)]
+    return found
 
 
 def main():
