@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from data_prep.processes import usable_cores
@@ -152,10 +153,9 @@ def find_gpus():
         return ()
     found = re.findall(r"\(UUID: ((?:GPU|MIG)-[^)]+)\)", listed.stdout)
     # one that is cut into parts stands before them and cannot be used itself
-    following = [*found[1:], ""]
     return tuple(
-        name for name, next_one in zip(found, following, strict=True)
-        if not (name.startswith("GPU") and next_one.startswith("MIG"))
+        name for name, following in zip_longest(found, found[1:], fillvalue="")
+        if not (name.startswith("GPU") and following.startswith("MIG"))
     )  # fmt: skip
 
 

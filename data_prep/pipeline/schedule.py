@@ -415,9 +415,10 @@ class Run:
 
     def _environment(self, share, gpus):
         threads = str(share.threads)
-        ours = {"OMP_NUM_THREADS": threads, "PYTHON_CPU_COUNT": threads}
-        visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if self._machine.gpus else {}
-        return {**ours, **os.environ, **visible}
+        environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHON_CPU_COUNT": threads}
+        if self._machine.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        return environment
 
     def _hear(self, child):
         """Pass on what a stage says; it has ended when nothing more can come."""
