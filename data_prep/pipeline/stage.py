@@ -124,7 +124,7 @@ def run_stage(words, out, inputs=(), *, resume=False, screen="all"):
             started = time.monotonic()
             status = execute(words, part, log, lock_file, screen)
             if status != 0:
-                show_failure(log, status, shown=screen == "all")
+                show_failure(log, status, shown=screen in ("all", "lines"))
                 return status
             seconds = time.monotonic() - started
             finish(part, log, request, seconds, cpu_seconds_of_children())

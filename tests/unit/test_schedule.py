@@ -1,5 +1,6 @@
 """Which stage is next: laws of the schedule, without processes."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,10 @@ MACHINES = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
-@given(plans(), MACHINES, st.none() | st.integers(1, 4), st.data())
+@settings(max_examples=150, deadline=None)
+@given(plans(), MACHINES, st.none() | st.integers(1, 4), st.integers(0, 999).map(random.Random))
 def test_whatever_the_plan_nothing_starts_early_and_everything_that_can_be_done_is_done(
-    stages, machine, jobs, data
+    stages, machine, jobs, chance
 ):
     needs, kinds = dependencies(stages), {stage.out: stage.kind for stage in stages}
     schedule, gpus_of = make(stages, machine, jobs), {}
@@ -74,7 +75,7 @@ def test_whatever_the_plan_nothing_starts_early_and_everything_that_can_be_done_
         while schedule.fresh:
             fresh = schedule.fresh.popleft()
             assert set(needs[fresh.out]) <= set(schedule.done)
-            if data.draw(st.booleans(), label=f"{fresh.out} is done before"):
+            if chance.random() < 0.3:  # it was done before
                 schedule.end(fresh.out, well=True)
                 seen.append(fresh.out)
             else:
@@ -94,8 +95,7 @@ def test_whatever_the_plan_nothing_starts_early_and_everything_that_can_be_done_
         assert all(held.count(gpu) <= machine.jobs_per_gpu for gpu in held)
         if not running:
             break
-        out = data.draw(st.sampled_from(sorted(running)))
-        schedule.end(out, well=data.draw(st.integers(0, 5), label=f"{out} ends") > 0)
+        schedule.end(chance.choice(sorted(running)), well=chance.random() < 0.8)
     assert len(seen) == len(set(seen))
     failed, lost = set(schedule.failed), set()
     for ours in stages:
