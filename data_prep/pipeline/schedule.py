@@ -25,6 +25,7 @@ import heapq
 import os
 import selectors
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +50,7 @@ from data_prep.pipeline.screen import Lines, LiveScreen
 from data_prep.pipeline.stage import FAILURE, RECORD, is_up_to_date
 from data_prep.pipeline.time_left import TimeLeft
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 LAST = 12  # stages that the chain has
 YOUNG = 60  # seconds until a stage has taken the memory that it needs
 LOOK = 1.0  # seconds between two looks at the memory, or at the stages for the view
@@ -93,6 +95,7 @@ def _main():
     args = parser.parse_args()
     plan = read_plan(args.plan or args.work)
     wanted = select(plan, args.first, args.last, args.only)
+    complete_path()
     if args.dry_run:
         show(wanted)
         return 0
@@ -120,6 +123,14 @@ def _above_0(text):
 
 
 _jobs.__name__ = _above_0.__name__ = "number above 0"  # in the message of argparse
+
+
+def complete_path():
+    """Let stages find the commands that they call, though no environment was activated."""
+    folders = [os.environ.get("PATH", os.defpath), str(RECIPES / "stages")]
+    if not shutil.which("dad-stage"):
+        folders.insert(0, str(Path(sys.executable).parent))
+    os.environ["PATH"] = os.pathsep.join(folders)
 
 
 def select(plan, first=1, last=LAST, patterns=()):
@@ -415,7 +426,9 @@ class Run:
 
     def _environment(self, share, gpus):
         threads = str(share.threads)
-        environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHON_CPU_COUNT": threads}
+        # threads that wait must not take the core of another stage's
+        usual = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {**usual, **os.environ, "PYTHON_CPU_COUNT": threads}
         if self._machine.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         return environment

@@ -19,7 +19,7 @@ from data_prep.pipeline.stage import beside
 # a command that writes {out}/made; what it does before stands in its first word
 STAND_IN = '#!/bin/sh\nset -e\neval "$1"\nmkdir -p "$2"\necho "$2" > "$2"/made\n'
 COMMANDS = ("train.sh", "dad-speed", "dad-report", "text")
-SECONDS = 30  # that a test waits for something at most
+SECONDS = 60  # that a test waits for something at most
 
 
 @pytest.fixture
@@ -219,14 +219,15 @@ def test_after_kill_9_no_stage_lives_on_and_the_next_run_goes_on(work):
 
 
 def test_a_stage_whose_process_is_killed_has_failed(work):
-    plan(work, [stage("a", do="echo $PPID > a.pid; sleep 60"), stage("b", "a")])
+    do = "echo $$ > command.pid; echo $PPID > a.pid; sleep 60"
+    plan(work, [stage("a", do=do), stage("b", "a")])
     process = start(work)
     os.kill(wait_for(work / "a.pid"), signal.SIGKILL)
     said = process.communicate(timeout=SECONDS)[0]
     assert process.returncode == 1
     assert "a: dad-stage was killed by signal 9" in said and "Left undone: b." in said
-    # its command lives on, as that of a dad-stage that was killed, and holds the lock
-    subprocess.run(["fuser", "-k", work / "a.lock"], capture_output=True)
+    # its command lives on and holds the lock; the next run would wait for it
+    os.killpg(int((work / "command.pid").read_text()), signal.SIGKILL)
 
 
 def test_two_runs_of_one_folder_do_each_stage_once(work):
@@ -247,6 +248,19 @@ def test_filters_leave_out_what_is_done_and_refuse_what_is_needed(work):
     assert lines[0].startswith("dad-run: error: b needs a, which is not done and not among")
     assert dad_run(work, None, "--last", "1")[0] == 0 and made(work) == {"a"}
     assert dad_run(work, None, "--only", "[b]")[0] == 0 and made(work) == {"a", "b"}
+
+
+def test_commands_are_found_though_no_environment_is_active(work, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    words = ("python", "-c", "import data_prep, pathlib; pathlib.Path('{out}').mkdir()")
+    stages = [PlannedStage(1, "text", "a", (), words), PlannedStage(
+        4, "teacher", "b", ("a",), ("train.sh", "--data", "d", "--size", "tiny", "--out", "{out}")
+    )]  # fmt: skip
+    status, lines = dad_run(work, stages, "--last", "1")
+    assert status == 0, lines
+    status, lines = dad_run(work, stages, "--dry-run")
+    assert status == 0 and any(line.startswith("fairseq-train d ") for line in lines)
+    assert any(line.startswith("python -c ") for line in lines) and not (work / "b").exists()
 
 
 @pytest.mark.parametrize(
@@ -300,9 +314,7 @@ def test_on_a_terminal_a_line_shows_how_far_each_stage_is_and_events_scroll(work
     assert status == 1
     (shown, *_) = [line for line in lines if line.startswith("teacher/a  ")and "50 %" in line]
     assert re.search(r"cleaning: 10 of 20 +50 %, about 5 s left$", shown)
-    assert "1 of 3 stages done, 1 failed, about 5 s left" in "\n".join(lines) or (
-        "1 of 3 stages done, 1 failed" in lines
-    )
+    assert any(line.startswith("1 of 3 stages done, 1 failed") for line in lines)
     assert "teacher/c: done in 0 s" in lines and "teacher/b: failing" in lines
     assert "teacher/c: in the log" not in lines
     assert "dad-run: error: 1 of 3 stages failed" in lines
