@@ -475,7 +475,7 @@ class Run:
 
 def _failure(child, status):
     """What is said at the end of a stage that failed: how, and its last lines."""
-    tail = [line for line in child.tail if not line.startswith(("$ ", child.stage.out))]
+    tail = [line for line in child.tail if not line.startswith(("$ ", f"{child.stage.out}: "))]
     how = f"dad-stage was killed by signal {-status}" if status < 0 else f"status {status}"
     if tail and tail[-1].startswith(FAILURE):
         how = tail.pop().removeprefix(FAILURE)

@@ -38,7 +38,7 @@ class Lines:
     def say_of(self, stage, line):
         """Pass on a line that a stage has printed."""
         is_table = stage.kind == "report" and not line.startswith("dad-")
-        if line.startswith(stage.out) or is_table:  # which would lose its columns
+        if line.startswith(f"{stage.out}: ") or is_table:  # which would lose its columns
             self.say(line)
         elif line.strip():
             self.say(f"{stage.out}: {line}")

@@ -156,7 +156,7 @@ def is_up_to_date(words, out, inputs=()):
         with lock(out, wait=False):
             files = fingerprint_inputs(inputs, out, digest=_unread)
             return not why_redo(out, {"command": list(words), "inputs": files}, digest=_unread)
-    except (_Unread, OSError, ValueError):
+    except (_Unread, OSError, ValueError, KeyError):
         return False
 
 

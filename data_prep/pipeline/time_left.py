@@ -22,11 +22,11 @@ class TimeLeft:
 
     def _look(self, stage):
         """Read how long a stage took, where it was made before."""
-        path = Path(stage.out) / RECORD
-        if path.exists():
-            seconds = read_json(path).get("seconds")
-            if seconds is not None:
-                self._known.setdefault(_likeness(stage), {})[stage.out] = seconds
+        try:
+            seconds = read_json(Path(stage.out) / RECORD)["seconds"]
+        except (OSError, ValueError, KeyError):  # not made yet, or of an older version
+            return
+        self._known.setdefault(_likeness(stage), {})[stage.out] = seconds
 
     def seconds_of(self, stage):
         """What a stage takes, estimated, or None."""

@@ -234,6 +234,9 @@ def test_whether_a_stage_is_up_to_date_is_told_without_reading_files(work, monke
         assert not is_done()
     os.utime(work / "stage" / "copy", (1, 1))
     assert not is_done()
+    for damage in ("{}", "{"):  # of an older version, and cut short
+        (work / "stage" / "stage.json").write_text(damage)
+        assert not is_done()
 
 
 def test_an_input_made_again_with_the_same_content_is_known_from_its_makers_record(work):
