@@ -94,8 +94,6 @@ def test_two_stages_of_text_run_at_once_each_with_all_cores():
         (Machine(8, ("0",), jobs_per_gpu=2), "teacher/med", 1, 4),
         (Machine(8, ("0", "1"), all_gpus=True), "teacher/general", 2, 8),
         (Machine(8, ("0", "1"), all_gpus=True), "teacher/med", 1, 4),
-        # decoding uses one GPU, however many there are
-        (Machine(8, ("0", "1"), all_gpus=True), "distilled/med/med", 1, 4),
         (Machine(8, ("0", "1")), "scores/med/teacher/med", 0, 8),
         (Machine(8, ("0", "1")), "corpora/med/text", 0, 8),
     ],
@@ -103,6 +101,12 @@ def test_two_stages_of_text_run_at_once_each_with_all_cores():
 def test_gpus_go_to_the_kinds_that_use_them(machine, out, gpus, expected):
     share = shares(CHAIN, dependencies(CHAIN), machine)[out]
     assert (share.gpus, share.threads) == (gpus, expected)
+
+
+def test_decoding_uses_one_gpu_though_no_other_stage_is_beside_it():
+    line = [stage("train", "a"), stage("distil", "b", "a"), stage("train", "c", "b")]
+    found = shares(line, dependencies(line), Machine(4, ("0", "1"), all_gpus=True))
+    assert [share.gpus for share in found.values()] == [2, 1, 2]
 
 
 TWO = """GPU 0: NVIDIA A100 (UUID: GPU-11aa)
