@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.pipeline import schedule
 from data_prep.pipeline.graph import PlannedStage, write_plan
 from data_prep.pipeline.stage import beside
 
@@ -108,7 +109,16 @@ def test_stages_are_run_and_lines_say_whose_they_are(work):
     assert json.loads((work / "b" / "stage.json").read_text())["inputs"].keys() == {"a/made"}
 
 
-def test_what_is_done_is_skipped_without_a_process_and_what_changed_is_not(work):
+def test_a_finished_run_starts_no_process(work, monkeypatch, capsys):
+    dad_run(work, [stage("a"), stage("b", "a")])
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(sys, "argv", ["dad-run", "--work", str(work)])
+    monkeypatch.setattr(schedule, "Child", None)
+    assert schedule._main() == 0
+    assert capsys.readouterr().err.count(": done before, nothing changed\n") == 2
+
+
+def test_what_is_done_is_skipped_and_what_changed_is_not(work):
     stages = [stage("a"), stage("b", "a"), stage("c")]
     dad_run(work, stages)
     (work / "a" / "made").write_text("other\n")
@@ -184,7 +194,7 @@ def test_a_stage_that_cannot_begin_is_a_failure_and_says_why(work):
 
 @pytest.mark.parametrize("number, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_every_command_and_the_next_run_goes_on(work, number, expected):
-    do = 'mkdir -p "$2"; sh -c "echo \\$\\$ > {}.pid; exec sleep 60"'
+    do = 'mkdir -p "$2"; sh -c "echo \\$\\$ > {}.pid; exec sleep 300"'
     if_half = '[ -e "$2"/half ] || { touch "$2"/half; %s; }'
     stages = [
         stage(out, do='mkdir -p "$2"; ' + if_half % do.format(out), resume=True) for out in "ab"
@@ -205,7 +215,7 @@ def test_a_signal_stops_every_command_and_the_next_run_goes_on(work, number, exp
 
 
 def test_after_kill_9_no_stage_lives_on_and_the_next_run_goes_on(work):
-    do = 'mkdir -p "$2"; [ -e "$2"/half ] || { touch "$2"/half; echo $$ > a.pid; sleep 60; }'
+    do = 'mkdir -p "$2"; [ -e "$2"/half ] || { touch "$2"/half; echo $$ > a.pid; sleep 300; }'
     plan(work, [stage("a", do=do, resume=True)])
     process = start(work)
     pid = wait_for(work / "a.pid")
@@ -219,7 +229,7 @@ def test_after_kill_9_no_stage_lives_on_and_the_next_run_goes_on(work):
 
 
 def test_a_stage_whose_process_is_killed_has_failed(work):
-    do = "echo $$ > command.pid; echo $PPID > a.pid; sleep 60"
+    do = "echo $$ > command.pid; echo $PPID > a.pid; sleep 300"
     plan(work, [stage("a", do=do), stage("b", "a")])
     process = start(work)
     os.kill(wait_for(work / "a.pid"), signal.SIGKILL)
