@@ -256,8 +256,7 @@ class Schedule:
 
     def _gpus_for(self, share):
         """The GPUs that a stage would get now, the least used first; () where it must wait."""
-        most = 0 if share.gpus > 1 else self.machine.jobs_per_gpu - 1  # stages that it bears
-        free = [gpu for gpu in self.machine.gpus if self._used[gpu] <= most]
+        free = [gpu for gpu in self.machine.gpus if self._used[gpu] < self.machine.jobs_per_gpu]
         free.sort(key=self._used.get)
         return tuple(free[: share.gpus]) if len(free) >= share.gpus else ()
 

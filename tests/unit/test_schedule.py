@@ -117,6 +117,7 @@ def test_no_more_stages_run_than_there_are_cores_and_jobs():
     stages = [stage("train", f"s{number}") for number in range(5)]
     assert started(make(stages, Machine(3))) == ["s0", "s1", "s2"]
     assert started(make(stages, Machine(4), jobs=2)) == ["s0", "s1"]
+    assert started(make(stages, Machine(9, ("0", "1", "2")), jobs=2)) == ["s0", "s1"]
 
 
 def test_a_stage_for_all_cores_starts_when_one_is_free():
