@@ -309,6 +309,14 @@ def test_the_time_left_follows_from_stages_that_are_alike(tmp_path, monkeypatch)
     assert left.words(elapsed, progress) == "at least 5 min 0 s left"
 
 
+def test_a_general_student_says_nothing_about_those_of_a_domain(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stages = [stage("train", "student/s/references/general"), stage("train", "student/s/1/a")]
+    timed("student/s/references/general", 600)
+    left = TimeLeft(make(stages))
+    assert left.words({}, {}) == "at least 10 min 0 s left"
+
+
 def test_the_time_left_is_that_of_the_longest_way_where_that_is_longer(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stages = [
