@@ -3,6 +3,7 @@
 import json
 import re
 
+STAGE = "train.sh: "  # begins what the stage's own script says
 _ENTRY = re.compile(r"\| INFO \| (train_inner|valid\w*) \| (\{.*\})\s*$")
 _PARAMETERS = re.compile(r"num\. shared model params: ([\d,]+)")
 
@@ -20,6 +21,8 @@ def read_entries(lines):
 
 def summarise(line):
     """A short line for the screen, or None for a log line that people need not see."""
+    if line.startswith(STAGE):
+        return line.removeprefix(STAGE).rstrip("\n")
     if match := _PARAMETERS.search(line):
         return f"{match[1]} parameters"
     if "early stop since" in line:

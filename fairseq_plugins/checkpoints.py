@@ -18,6 +18,7 @@ import os
 import pickle
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -210,7 +211,8 @@ def mend_last_checkpoint(last):
             load_checkpoint(path)
         except ValueError:
             continue
-        part = last.with_name(last.name + ".part")
+        # every worker of a training comes here, on several machines
+        part = last.with_name(f"{last.name}.{socket.gethostname()}.{os.getpid()}.part")
         shutil.copyfile(path, part)
         os.replace(part, last)
         logger.warning(f"{last} was cut short by a kill; taken anew from {path.name}")

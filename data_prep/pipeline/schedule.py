@@ -1,6 +1,6 @@
 """Run the stages of a plan: each as soon as what it reads is there, as many at once as fit.
 
-Usage: dad-run --work DIR [--only PATTERN ...] [--jobs N] [--dry-run]
+Usage: dad-run --work DIR [--domain NAME] [--only PATTERN ...] [--jobs N] [--dry-run]
 
 The plan is WORK/plan/stages.json, which the recipes write. What is done and has not changed is
 skipped, what was stopped goes on. Ctrl-C and SIGTERM stop everything; the same command goes on.
@@ -73,6 +73,10 @@ def _main():
         help="only stages whose folder is like this, as in 'student/*/9/*'; may be repeated",
     )  # fmt: skip
     parser.add_argument(
+        "--domain", metavar="NAME",
+        help="only the stages of this domain, and what they need of others",
+    )  # fmt: skip
+    parser.add_argument(
         "--jobs", type=_jobs, default="auto", metavar="N",
         help="stages side by side at most; auto: as many as fit",
     )  # fmt: skip
@@ -94,7 +98,8 @@ def _main():
     parser.add_argument("--dry-run", action="store_true", help="print every command, do nothing")
     args = parser.parse_args()
     plan = read_plan(args.plan or args.work)
-    wanted = select(plan, args.first, args.last, args.only)
+    part = of_domain(plan, args.domain) if args.domain else plan
+    wanted = select(part, args.first, args.last, args.only)
     complete_path()
     if args.dry_run:
         show(wanted)
@@ -166,6 +171,22 @@ def check_needs(wanted, needs):
                     f"{stage.out} needs {out}, which is not done and not among the stages asked "
                     "for; ask for it too"
                 )
+
+
+def of_domain(stages, name):
+    """The stages in whose folder's path the domain is named, and all that they need, in order.
+
+    Raises:
+        ValueError: there is none.
+    """
+    needs = dependencies(stages)
+    wanted = {stage.out for stage in stages if name in Path(stage.out).parts}
+    if not wanted:
+        raise ValueError(f"--domain {name}: no stage of the plan is of that domain")
+    for stage in reversed(stages):  # what a stage needs stands before it
+        if stage.out in wanted:
+            wanted.update(needs[stage.out])
+    return [stage for stage in stages if stage.out in wanted]
 
 
 def show(stages):

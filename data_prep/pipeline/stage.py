@@ -68,9 +68,9 @@ def _main():
         "each fairseq log interval",
     )  # fmt: skip
     parser.add_argument(
-    parser.add_argument(
         "--parent", type=int, metavar="PID", help="stop when this process, our parent, has ended"
     )
+    parser.add_argument(
         "--times", metavar="WORK",
         help="print how long each finished stage below WORK took, and how much of that was neither "
         "training nor decoding",

@@ -222,7 +222,9 @@ class Run:
         checkpoint; ``set`` is the SHA-256 of the dev set's references.
         """
         record = self.read(self.work / row.model / RECORD) or {}
-        subset = "valid_" + row.domain.replace("-", "_") if MULTI_DOMAIN in row.variant.split("+") else "valid"
+        subset = "valid"
+        if MULTI_DOMAIN in row.variant.split("+"):
+            subset += "_" + row.domain.replace("-", "_")
         folder = _word_after(record.get("command", []), "--data")
         if subset != "valid":  # every domain's dev set by itself
             folder = f"corpora/{row.domain}/prepared"

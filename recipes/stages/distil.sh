@@ -30,6 +30,11 @@
 #   --rejected WORD          drop what a filter rejects, or take its reference
 #   --references WEIGHT      add the references, each so many times
 #   --dry-run                print the commands and do nothing
+#
+# Where it runs is no setting, so it is asked for in the environment and redoes nothing:
+#
+#   DAD_RAY=ADDRESS          the teacher translates on this Ray cluster: HOST:PORT, or auto for the
+#                            one that this machine belongs to
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -120,10 +125,12 @@ case $targets in
 esac
 teacher_words=(--model "$teacher" "${search[@]}" --calibrate speed)
 [[ ! $translations ]] || take_translations
+where=()
+[[ ! ${DAD_RAY-} ]] || where=(--engine ray --address "$DAD_RAY")
 generate=(
   dad-generate "${teacher_words[@]}"
   --source "$text/train.$source_lang" --out "$out/decoded/train.$target_lang"
-  ${extra[@]+"${extra[@]}"}
+  ${where[@]+"${where[@]}"} ${extra[@]+"${extra[@]}"}
 )
 select=(
   dad-select --source "$text/train.$source_lang" --candidates "$candidates"

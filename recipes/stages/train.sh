@@ -31,7 +31,7 @@
 #   --warmup N               updates until the peak; constant afterwards, or see --schedule
 #   --schedule NAME          fixed (the paper's constant rate) or inverse_sqrt
 #   --max-tokens N           target tokens in a batch
-#   --update-frequency N     batches in an update
+#   --update-frequency N     batches in an update; several GPUs share them, see below
 #   --data-workers N         processes that make batches; 0: the training does it beside, which is
 #                            enough on a CPU (a worker also takes up to 5 s to end after an epoch)
 #   --epoch-fraction X       validate every X passes over the data
@@ -40,7 +40,9 @@
 #   --valid-beam N           beam of the decoding in validation
 #   --average WHICH          keep the average of checkpoints in place of the best one: best:3 of those
 #                            with the best BLEU, last:5 of the last (one for each validation)
-#   --precision NAME         fp32, fp16 or bf16 (the last two need a GPU)
+#   --precision NAME         fp32, fp16, bf16, or auto (default), which is bf16 on a GPU that computes
+#                            in it (compute capability 8.0 and above), fp16 on an older one, fp32 on
+#                            a CPU. A training that goes on keeps what it began with
 #   --seed N                 random seed
 #   --dry-run                print the commands and do nothing
 #
@@ -92,14 +94,22 @@
 #   DAD_TENSORBOARD=DIR      write for TensorBoard into DIR/MODEL, MODEL being --out
 #   DAD_WANDB=PROJECT        send to this project of Weights & Biases, as run MODEL; with
 #                            WANDB_MODE=offline nothing leaves this machine
+#
+# Nor is where it runs. All GPUs that CUDA_VISIBLE_DEVICES shows are used, one worker on each, and
+# an update has as many tokens as on one: the workers share --max-tokens x --update-frequency.
+#
+#   DAD_LAUNCHER=COMMAND     start the workers so, for example on two machines under Slurm:
+#                            srun torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d
+#                            --rdzv-endpoint HOST:29500; recipes/slurm/README.md shows it whole
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 plugins=$(cd "$here/../../fairseq_plugins" && pwd)
 source "$here/../command_line.sh"
+source "$here/../machine.sh"
 
 init='' updates=100000 lr=0.0002 warmup=1 schedule=fixed max_tokens=4096 update_frequency=1 data_workers=1
-epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=fp32 seed=1 dry_run='' average=''
+epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=auto seed=1 dry_run='' average=''
 data='' out='' size_name='' extra=()
 mixture='' temperature='' valid_domains='' valid_subset=valid loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general='' from_teacher=''
 from_model='' continued='' starts=()
@@ -149,12 +159,6 @@ starts+=(${init:+--init} ${from_model:+--from-model} ${continued:+--continue})
 starts+=(${from_teacher:+--from-teacher})
 (( ${#starts[@]} < 2 )) || fail "${starts[*]} all say where the weights come from; keep one of them"
 
-case $precision in
-  fp32) precision_flags=() ;;
-  fp16 | bf16) precision_flags=("--$precision") ;;
-  *) fail "--precision is fp32, fp16 or bf16, not $precision" ;;
-esac
-
 for domain in ${valid_domains//,/ }; do valid_subset+=,valid_${domain%%=*}; done
 
 best=$out/checkpoints/checkpoint_best.pt
@@ -203,6 +207,10 @@ case $adapt in
   lora) adaptation=(--lora-rank 8) ;;
 esac
 
+find_device
+find_precision
+find_workers
+
 train=(
   fairseq-train "$data" --user-dir "$plugins"
   --task "$([[ $init ]] && echo domain_adaptation || echo sequence_distillation)"
@@ -221,7 +229,7 @@ train=(
   --lr "$lr" --lr-scheduler "$schedule" --warmup-updates "$warmup"
   --max-tokens "$max_tokens" --update-freq "$update_frequency" --max-update "$updates"
   --num-workers "$data_workers"
-  "${precision_flags[@]}" --seed "$seed"
+  ${precision_flag:+"$precision_flag"} --seed "$seed"
   # with several GPUs the first worker would send a type that PyTorch refuses
   --load-checkpoint-on-all-dp-ranks
   # validation and the choice of the best checkpoint
@@ -243,6 +251,13 @@ if [[ ${DAD_WANDB-} ]]; then
 fi
 last=$out/checkpoints/checkpoint_last.pt
 hand_over=(dad-hand-over --continue "$continued" --out "$last" -- "${train[@]:1}")
+working=("${train[@]}" ${watching[@]+"${watching[@]}"})
+if (( ${#launcher[@]} )); then
+  working=(
+    "${launcher[@]}" --no-python "$here/worker.sh" "$workers"
+    "${working[@]}" --max-tokens "$own_tokens" --update-freq "$own_frequency"
+  )
+fi
 keep=(
   dad-keep-weights "${kept[@]}" --vocabulary "$data" --out "$out/kept"
 )
@@ -266,7 +281,8 @@ prepare_watching() {  # without the package fairseq would go on, and say so only
 main() {
   if [[ $dry_run ]]; then
     [[ ! $continued ]] || print_command "${hand_over[@]}"
-    print_command "${train[@]}" ${watching[@]+"${watching[@]}"}
+    [[ ! $note ]] || echo "# precision: $note"
+    print_command "${working[@]}"
     print_command "${keep[@]}"
     exit
   fi
@@ -274,10 +290,15 @@ main() {
   mkdir -p "$out"
   if [[ ! -e $out/model.pt ]]; then
     prepare_watching
-    print_command "${train[@]}" > "$out/command.txt"
+    # as one worker would have to be called: how many there were is no setting
+    {
+      print_command "${train[@]}"
+      [[ ! $note ]] || echo "# precision: $note"
+    } > "$out/command.txt.part"
+    mv "$out/command.txt.part" "$out/command.txt"
     # once: after a stop training goes on from where it was itself
     [[ ! $continued || -e $last ]] || "${hand_over[@]}"
-    "${train[@]}" ${watching[@]+"${watching[@]}"}
+    "${working[@]}"
     rm -rf "$out/kept"
     "${keep[@]}"
     # model.pt goes last: once it is there, all is there
