@@ -15,11 +15,12 @@ import pytest
 from rich.console import Console
 
 from data_prep.manifest import write_json
+from data_prep.pipeline import lock_holders
 from data_prep.pipeline.graph import PlannedStage, write_plan
+from data_prep.pipeline.lock_holders import held
 from data_prep.pipeline.stage import beside
-from fairseq_plugins.report import live, lock_holders, progress, report
+from fairseq_plugins.report import live, progress, report
 from fairseq_plugins.report.live import Told, watch
-from fairseq_plugins.report.lock_holders import held
 from fairseq_plugins.report.moment import FAILED, Watcher, covered
 from fairseq_plugins.report.progress import Decodings, Progress, StageLog
 from fairseq_plugins.report.run import DONE, RUNNING, STOPPED, TO_COME
