@@ -52,7 +52,7 @@ TARGETS = {  # rows of the grid: configurations with the starts random, referenc
     "output of a teacher of this domain only": (2, 5, 8),
     "output of the adapted teacher": (3, 6, 9),
 }
-STARTS = ("random weights", "general student R", "general student D")
+STARTS = ("random weights", "student R", "student D")
 ABOUT = {  # what is done under a number of the chain, in the words of somebody new
     1: "get the text, clean it, keep test sets out of the training text",
     2: "learn one set of subwords for all models",
@@ -249,13 +249,17 @@ def _about(explained):
     lines += ["", *_paragraph(
         f"{_count(len(configurations), 'student')} for each domain"
         + (f" and each of {len(students)} sizes" if len(students) > 1 else "")
-        + ". They differ in what they start from and in what they learn in the domain:"
+        + ", called configurations. They differ in what they start from and in what they learn "
+        "in the domain:"
     ), "", *_grid(configurations), ""]  # fmt: skip
+    notes = []
     if any(number > 3 for number in configurations):
-        lines += _paragraph(
-            "General student R has learnt from references, the translations that people made; "
-            "D from the teacher's translations of the same text (distilled)."
-        )
+        notes.append("Students R and D are general students: R has learnt from references, which "
+                     "are the translations of people, D from the teacher's translations of the "
+                     "same text.")  # fmt: skip
+    if 9 in configurations:
+        notes.append("Configuration 9 is the whole method: distil, adapt, distil.")
+    lines += _paragraph(" ".join(notes))
     lines += ["", *_paragraph(_budget(explained, trains)), *_compared(explained)]
     return lines
 
@@ -278,12 +282,12 @@ def _grid(configurations):
     """The grid of students, those that are not asked for left empty."""
     width = 2 + max(map(len, TARGETS))
     lines = [f"    {'learns from':<{width}}starts from"]
-    lines += ["    " + " " * width + "".join(f"{start:<19}" for start in STARTS).rstrip()]
+    lines += ["    " + " " * width + "".join(f"{start:<16}" for start in STARTS).rstrip()]
     for target, numbers in TARGETS.items():
         asked = [str(number) if number in configurations else "" for number in numbers]
         if any(asked):
-            row = f"    {target:<{width}}" + "".join(f"{number:<19}" for number in asked)
-            lines.append(row.rstrip() + ("   = distil, adapt, distil" if asked[2] == "9" else ""))
+            row = f"    {target:<{width}}" + "".join(f"{number:<16}" for number in asked)
+            lines.append(row.rstrip())
     return lines
 
 
@@ -367,23 +371,23 @@ def _picture(explained):
     domain = "each domain" if len(explained.run["domains"]) > 1 else explained.run["domains"][0]
     rows = []
     if any("/distilled" in out for out in outs):
-        rows.append("teacher ──► its translations ──► general student D ──► " + numbers(7, 8, 9))
+        rows.append("teacher ─► its translations ─► student D ─► " + numbers(7, 8, 9))
     else:
         rows.append("teacher")
     if any("/references/" in out for out in outs):
-        rows.append("general student R ──► " + numbers(4, 5, 6))
+        rows.append("student R ─► " + numbers(4, 5, 6))
     lines = [f"     general text ──┬─► {rows[0]}" if len(rows) > 1
              else f"     general text ────► {rows[0]}"]  # fmt: skip
     if len(rows) > 1:
         lines.append(f"                    └─► {rows[1]}")
-    label = f"text of {domain}"
+    label = f"{domain} text" if domain != "each domain" else "text of a domain"
     branches = []
     adapted = [out for out in outs if out.startswith("distilled/")
                and out.split("/")[1] == out.split("/")[-1] != "general"]  # fmt: skip
-    branches.append("adapted teacher (goes on from the teacher)"
-                    + (" ──► its translations ──► " + numbers(3, 6, 9) if adapted else ""))  # fmt: skip
+    branches.append("adapted teacher, which goes on from the teacher"
+                    + (" ─► its translations ─► " + numbers(3, 6, 9) if adapted else ""))
     if any(out.endswith("-scratch") for out in outs):
-        branches.append("teacher of the domain only ──► its translations ──► " + numbers(2, 5, 8))
+        branches.append("teacher of the domain only ─► its translations ─► " + numbers(2, 5, 8))
     if numbers(1, 4, 7):
         branches.append(numbers(1, 4, 7))
     for number, branch in enumerate(branches):
@@ -404,7 +408,7 @@ def _group_lines(explained, group, longest):
         time = ""
     else:
         time = hours(cost.low, cost.high)
-    path = " ".join(_braces([stage.out for stage in group])) + each
+    path = _name([stage.out for stage in group]) + each
     note = "  ← the longest" if longest in [stage.out for stage in group] else ""
     line = f"     {MARKS[state.name]} {path:<56}  {state.name if state.name != NEW else '':<20}"
     lines = [f"{line.rstrip():<74}  {time}{note}".rstrip()]
@@ -415,10 +419,21 @@ def _group_lines(explained, group, longest):
             lines.append(f"{'       ' + status:<74}  {time}{note}".rstrip())
     for reason in _reasons(explained, group)[:MOST_REASONS]:
         lines += _paragraph(reason, indent="         ")
-    origin = _origin(group[0], explained.run["domains"])
-    if origin and state.name not in (DONE, LEFT_OUT):
-        lines += _paragraph(origin, indent="         ")
+    if state.name not in (DONE, LEFT_OUT):
+        origins = {_origin(stage, explained.run["domains"]) for stage in group} - {""}
+        if len(origins) > 1 and group[0].number == 9:
+            origins = {"what they start and learn from: see the grid above"}
+        if len(origins) == 1:
+            lines += _paragraph(origins.pop(), indent="         ")
     return lines
+
+
+def _name(outs):
+    """Folders of a line; of many that no pattern fits, what they have in common."""
+    texts = _braces(outs)
+    if len(texts) < 3 and len(" ".join(texts)) < 80:
+        return " ".join(texts)
+    return os.path.commonpath(outs) + "/..."
 
 
 def _reasons(explained, group):
@@ -460,7 +475,8 @@ def _groups(explained):
     for stage in explained.stages:
         state = explained.states[stage.out]
         reasons = tuple(_of_any_domain(reason, domains) for reason in state.reasons)
-        origin = _origin(stage, domains) if state.name not in (DONE, LEFT_OUT) else ""
+        # the grid tells what in-domain students are made of
+        origin = _origin(stage, domains) if stage.number != 9 else ""
         key = (stage.number, stage.kind, stage.out.split("/")[0], len(stage.out.split("/")),
                stage.out.split("/")[-1] in ("raw", "split", "text", "prepared", "sources")
                and stage.out.split("/")[-1], state.name, reasons, origin)  # fmt: skip
@@ -544,14 +560,14 @@ def _totals(explained):
     rows.append(("disk", f"{size(forecast.disk)} that stay, {size(forecast.extra)} more for "
                  f"checkpoints meanwhile; {size(explained.free)} are free"))  # fmt: skip
     width = max(len(name) for name, _ in rows)
-    lines += [f"    {name:<{width}}   {value}" for name, value in rows] + [""]
+    lines += [f"    {name:<{width}}   {value}" for name, value in rows]
     if any(explained.costs[stage.out].limit for stage in forecast.stages):
-        lines += _paragraph(
+        lines += ["", *_paragraph(
             "A training ends when --patience validations bring nothing better, which nobody can "
             "foretell. The short end is the earliest that can be; the long end takes 30 passes "
             "over the text, by which it has ended as a rule. The limit of --updates alone would "
-            f"allow {hours(None, forecast.limit)[len('up to '):]}."
-        )  # fmt: skip
+            f"allow {hours(None, forecast.limit).removeprefix('up to ')}."
+        )]  # fmt: skip
     if forecast.ram > memory:
         lines += _paragraph("That is more RAM than this machine has: take a smaller --max-tokens "
                             "(after --) or a smaller --size.")  # fmt: skip
@@ -590,29 +606,39 @@ def _unknown(explained):
 
 def _next(explained):
     """Commands to go on with."""
-    start = _restart(explained.run["command"])
-    work = shlex.quote(explained.work)
-    rows = [(start, "run it"), (f"{start} --dry-run", "every command in full, nothing is run")]
-    rows += [(f"dad-report --work {work} --watch", "look on while it runs")]
-    if explained.whole.stages != explained.forecast.stages:
-        rows.append((f"dad-stage --times {work}", "what the finished stages took"))
     lines = _heading("How to go on")
-    for words, what in rows:
-        lines += [f"  # {what}", f"  {words}"]
+    lines += ["  # run it; with --dry-run, print every command and do nothing"]
+    lines += _command(_restart(explained.run["command"]))
+    lines += ["  # look on while it runs, from another terminal",
+              f"  dad-report --work {shlex.quote(explained.work)} --watch", ""]  # fmt: skip
     return [*lines, *_paragraph(
         "A run can be stopped at any time (Ctrl-C); the same command goes on where it was. After a "
         "change of an option or a text only what depends on it is made again: ask --plan first."
     )]  # fmt: skip
 
 
+def _command(words):
+    """Lines of a command, continued with a backslash before a flag where they grow too long."""
+    lines, line = [], "  " + words[0]
+    for number, word in enumerate(words[1:], start=1):
+        value = words[number + 1] if number + 1 < len(words) else ""
+        needed = len(word) + 1 + (len(value) + 1 if not value.startswith("--") else 0)
+        if word.startswith("--") and len(line) + needed > WIDTH - 4:
+            lines.append(line + " \\")
+            line = "     "
+        line += " " + word
+    return [*lines, line]
+
+
 def _restart(words):
-    """The command that a user types, from that of the chain, without --plan."""
+    """Words of the command that a user types, from that of the chain, without --plan."""
     words = [word for word in words if word not in ("--plan", "--dry-run")]
+    start = [_short(words[0])]
     if len(words) > 2 and words[1] == "--config":
         recipe = Path(words[2]).with_name("run.sh")
         if recipe.exists():
-            return "bash " + shlex.join([_short(recipe), *words[3:]])
-    return "bash " + shlex.join([_short(words[0]), *words[1:]])
+            start, words = [_short(recipe)], words[2:]
+    return ["bash", *map(shlex.quote, [*start, *words[1:]])]
 
 
 def _short(path):
