@@ -166,6 +166,8 @@ def _text(folder, vocabulary, pairs):
                              "--size", vocabulary, "--out", folder / "vocabulary"])[0],
         "encode": _call([*python, "data_prep.binarise", "--train", text,
                          "--vocabulary", folder / "vocabulary", "--out", folder / "prepared"])[0],
+        "overlap": _call([*python, "data_prep.overlap", *langs, "--out", folder / "overlap",
+                          text])[0],
     }  # fmt: skip
     return {step: round(pairs / each) for step, each in seconds.items()}
 

@@ -22,7 +22,7 @@ PASSES = 30  # over the data, after which --patience will have ended a training 
 TOP_K = 16  # log-probabilities that dad-cache-teacher keeps for a token
 DICTIONARY = 60_000  # types in a prepared folder up to which an id takes 2 bytes
 # a training's time by what it learns, plain being 1
-LOSSES = {"plain": 1.0, "word": 1.4, "selective": 1.4}
+LOSSES = {"plain": 1.0, "word": 1.1, "selective": 1.1}
 ADAPTED = {"anchored": 1.35, "ewc": 1.1}
 PROCESS = {"cpu": 0.45e9, "cuda": 0.6e9}  # bytes of Python, torch and fairseq without a model
 BYTES_PER_PARAMETER = {"fp32": 16, "fp16": 20, "bf16": 20}
@@ -79,7 +79,7 @@ class Estimator:
         stages: ``PlannedStage`` in the order of the chain.
         langs: source and target language.
         rates: ``Rates``; None: no time is known.
-        wants_gpu: whether models run on a GPU that this machine has.
+        on_gpu: whether models run on a GPU that this machine has.
     """
 
     def __init__(self, stages, langs, rates, on_gpu=False):
@@ -103,13 +103,11 @@ class Estimator:
             "ship": self._ship, "vocabulary": self._learn, "prepare": self._prepare,
         }  # fmt: skip
         found = how.get(stage.kind, self._text_step)(stage, flags(stage.command))
-        if found.high is None:
-            return found
+        spread = self._rates.spread if self._rates else 1
         return replace(
-            found, low=None if found.low is None else found.low / self._rates.spread,
-            high=found.high * self._rates.spread,
-            limit=found.limit and found.limit * self._rates.spread,
-        )  # fmt: skip
+            found, low=found.low and found.low / spread, high=found.high and found.high * spread,
+            limit=found.limit and found.limit * spread,
+        )
 
     # -- text ------------------------------------------------------------------------------
 
@@ -215,7 +213,7 @@ class Estimator:
         per_update = speed * tokens * _loss_factor(words)
         limit = per_update * updates
         if text.pairs is None:
-            return replace(cost, high=limit + 2 * self._rates.start, limit=None)
+            return replace(cost, limit=limit + 2 * self._rates.start)
         in_pass = max(1.0, text.pairs * text.tokens / tokens)
         between = max(1.0, in_pass * float(words.get("--epoch-fraction", 1)))
         beam = int(words.get("--valid-beam", 5))
@@ -278,7 +276,7 @@ class Estimator:
             return Estimate(unknown=self._why(text), disk=None)
         tokens = text.pairs * text.tokens
         speed = self.models_are_known and self._rates.train(size, self.vocabulary)
-        seconds = self._seconds(speed / 2 if speed else None, tokens, starts=2)  # no backward pass
+        seconds = self._seconds(speed / 3 if speed else None, tokens, starts=2)  # no backward pass
         return Estimate(seconds, seconds, memory=PROCESS[self._device] + 6 * self.parameters(size),
                         disk=tokens * TOP_K * 8, unknown=self._why())  # fmt: skip
 
@@ -358,13 +356,17 @@ class Estimator:
             return Estimate(unknown="its size is known when it is fetched", disk=None)
         folder = words.get("--in") or words.get("--text")
         texts = [self.text(folder)] if folder else [self.text(path) for path in stage.inputs]
+        if "--lines" in words:  # what is read of a corpus, too
+            texts = [text.pairs and replace(text, pairs=min(text.pairs, int(words["--lines"])))
+                     or text for text in texts]  # fmt: skip
         known = [text for text in texts if text.pairs]
         if len(known) < len(texts) or not known:
             return self._step("clean", Text(known=(texts or [Text()])[0].known), None, 3e8)
         both = sum(text.pairs * text.characters for text in known)
         whole = replace(known[0], pairs=sum(text.pairs for text in known))
-        disk = 1e5 if stage.out.endswith("overlap") else both
-        return self._step("clean", whole, disk, memory=4e8)
+        if "data_prep.overlap" in stage.command:
+            return self._step("overlap", whole, disk=1e5, memory=4e8)
+        return self._step("clean", whole, both, memory=4e8)
 
     def _step(self, step, text, disk, memory, most=None):
         if text.pairs is None:

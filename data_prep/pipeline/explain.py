@@ -221,8 +221,9 @@ def _heading(text):
 
 
 def _paragraph(text, indent="  "):
+    hanging = indent + "  " if text.startswith("- ") else indent
     return textwrap.wrap(" ".join(text.split()), WIDTH, initial_indent=indent,
-                         subsequent_indent=indent, break_long_words=False,
+                         subsequent_indent=hanging, break_long_words=False,
                          break_on_hyphens=False)  # fmt: skip
 
 
@@ -247,16 +248,18 @@ def _about(explained):
     )
     configurations = [int(number) for number in run["configurations"]]
     lines += ["", *_paragraph(
-        f"{_count(len(configurations), 'student')} for each domain"
+        ("One student" if len(configurations) == 1 else f"{len(configurations)} students")
+        + (" for each domain" if len(run["domains"]) > 1 else "")
         + (f" and each of {len(students)} sizes" if len(students) > 1 else "")
-        + ", called configurations. They differ in what they start from and in what they learn "
-        "in the domain:"
+        + (". Its number, its configuration, says " if len(configurations) == 1 else
+           ". Their numbers, the configurations, say ")
+        + "what a student starts from and what it learns from in the domain:"
     ), "", *_grid(configurations), ""]  # fmt: skip
     notes = []
     if any(number > 3 for number in configurations):
-        notes.append("Students R and D are general students: R has learnt from references, which "
-                     "are the translations of people, D from the teacher's translations of the "
-                     "same text.")  # fmt: skip
+        notes.append("R and D are students of general text: R has learnt from references, which "
+                     "are translations by people, D from the teacher's translations of the same "
+                     "text.")  # fmt: skip
     if 9 in configurations:
         notes.append("Configuration 9 is the whole method: distil, adapt, distil.")
     lines += _paragraph(" ".join(notes))
@@ -366,7 +369,7 @@ def _picture(explained):
 
     def numbers(*of):
         found = [str(number) for number in of if number in configurations]
-        return "students " + " ".join(found) if found else ""
+        return ("students " if len(found) > 1 else "student ") + " ".join(found) if found else ""
 
     domain = "each domain" if len(explained.run["domains"]) > 1 else explained.run["domains"][0]
     rows = []
@@ -384,7 +387,7 @@ def _picture(explained):
     branches = []
     adapted = [out for out in outs if out.startswith("distilled/")
                and out.split("/")[1] == out.split("/")[-1] != "general"]  # fmt: skip
-    branches.append("adapted teacher, which goes on from the teacher"
+    branches.append("adapted teacher"
                     + (" ─► its translations ─► " + numbers(3, 6, 9) if adapted else ""))
     if any(out.endswith("-scratch") for out in outs):
         branches.append("teacher of the domain only ─► its translations ─► " + numbers(2, 5, 8))
@@ -408,6 +411,8 @@ def _group_lines(explained, group, longest):
         time = ""
     else:
         time = hours(cost.low, cost.high)
+        if cost.high is None and cost.limit:
+            time += f", {_at_most(cost.limit)}"
     path = _name([stage.out for stage in group]) + each
     note = "  ← the longest" if longest in [stage.out for stage in group] else ""
     line = f"     {MARKS[state.name]} {path:<56}  {state.name if state.name != NEW else '':<20}"
@@ -442,7 +447,12 @@ def _reasons(explained, group):
     for stage in group:
         for reason in explained.states[stage.out].reasons:
             found.setdefault(_of_any_domain(reason, explained.run["domains"]), None)
-    return ["because: " + reason if number == 0 else reason for number, reason in enumerate(found)]
+    origins = [reason for reason in found if reason.startswith("comes from")]
+    if len(origins) > 1:
+        found = {reason: None for reason in found if reason not in origins}
+        found["what each of them is made from will be made again"] = None
+    return ["because " + reason if number == 0 else "and " + reason
+            for number, reason in enumerate(found)]  # fmt: skip
 
 
 def _origin(stage, domains):
@@ -474,7 +484,9 @@ def _groups(explained):
     domains = explained.run["domains"]
     for stage in explained.stages:
         state = explained.states[stage.out]
-        reasons = tuple(_of_any_domain(reason, domains) for reason in state.reasons)
+        # what comes from another stage is told together, whichever stage that is
+        reasons = tuple(_of_any_domain(reason, domains) if not reason.startswith("comes from")
+                        else "comes from" for reason in state.reasons)  # fmt: skip
         # the grid tells what in-domain students are made of
         origin = _origin(stage, domains) if stage.number != 9 else ""
         key = (stage.number, stage.kind, stage.out.split("/")[0], len(stage.out.split("/")),
@@ -517,7 +529,9 @@ def _braces(outs):
 
 
 def _longest(explained):
-    """The stage to come that takes longest, where that is known."""
+    """The stage to come that takes longest; None where one is not known."""
+    if explained.forecast.unknown:
+        return None
     times = {out: explained.costs[out].high for out, state in explained.states.items()
              if state.runs and explained.costs[out].high}  # fmt: skip
     return max(times, key=times.get) if len(times) > 1 else None
@@ -525,10 +539,12 @@ def _longest(explained):
 
 def _together(costs):
     """Sum of the times of stages that are alike."""
+    limits = [cost.limit for cost in costs]
+    limit = None if None in limits else sum(limits)
     if any(cost.high is None for cost in costs):
-        return Estimate()
-    low = None if any(c.low is None for c in costs) else sum(c.low for c in costs)
-    return Estimate(low, sum(cost.high for cost in costs))
+        return Estimate(limit=limit)
+    low, high = (sum(getattr(cost, end) for cost in costs) for end in ("low", "high"))
+    return Estimate(low, high, limit=limit)
 
 
 def _totals(explained):
@@ -543,30 +559,33 @@ def _totals(explained):
         lines += _paragraph(note)
     lines += [""]
     rows = []
-    if forecast.high:
+    if forecast.unknown:
+        rows.append(("time", f"not known for {_count(forecast.unknown, 'stage')}, see below; the "
+                     f"others take {hours(forecast.low, forecast.high)}"))  # fmt: skip
+    else:
         rows.append(("time, one stage after another", hours(forecast.low, forecast.high)))
         if forecast.jobs > 1:
             rows.append((f"time, {forecast.jobs} side by side",
                          hours(forecast.side_by_side_low, forecast.side_by_side_high)))  # fmt: skip
         rows.append(("at the shortest, with any number side by side",
                      hours(forecast.critical_low, forecast.critical_high)))  # fmt: skip
-        if len(whole.stages) > len(forecast.stages):
+        if len(whole.stages) > len(forecast.stages) and not whole.unknown:
             rows.append(("the whole run, from nothing", hours(whole.low, whole.high)))
     memory = explained.machine["memory_bytes"]
     if forecast.gpu:
         rows.append(("GPU memory at the peak", size(forecast.gpu) + f", in {forecast.gpu_stage}"))
     rows.append(("RAM at the peak", f"{size(forecast.ram)} of {size(memory)}, "
                  f"in {forecast.ram_stage}"))  # fmt: skip
-    rows.append(("disk", f"{size(forecast.disk)} that stay, {size(forecast.extra)} more for "
-                 f"checkpoints meanwhile; {size(explained.free)} are free"))  # fmt: skip
+    rows.append(("disk", f"{size(forecast.disk)} stay, {size(forecast.extra)} more while "
+                 f"training; {size(explained.free)} are free"))  # fmt: skip
     width = max(len(name) for name, _ in rows)
     lines += [f"    {name:<{width}}   {value}" for name, value in rows]
-    if any(explained.costs[stage.out].limit for stage in forecast.stages):
+    if any(c.limit and c.high for c in (explained.costs[s.out] for s in forecast.stages)):
         lines += ["", *_paragraph(
             "A training ends when --patience validations bring nothing better, which nobody can "
             "foretell. The short end is the earliest that can be; the long end takes 30 passes "
             "over the text, by which it has ended as a rule. The limit of --updates alone would "
-            f"allow {hours(None, forecast.limit).removeprefix('up to ')}."
+            f"allow {_at_most(forecast.limit).removeprefix('at most ')}."
         )]  # fmt: skip
     if forecast.ram > memory:
         lines += _paragraph("That is more RAM than this machine has: take a smaller --max-tokens "
@@ -581,7 +600,7 @@ def _unknown(explained):
     reasons = {}
     for stage in explained.forecast.stages:
         cost = explained.costs[stage.out]
-        if cost.unknown and (cost.high is None or cost.disk is None or cost.low is None):
+        if cost.unknown and (cost.high is None or cost.disk is None):
             reasons.setdefault(cost.unknown, []).append(stage)
     lines = []
     for reason, stages in reasons.items():
@@ -647,20 +666,26 @@ def _short(path):
 
 
 def hours(low, high):
-    """A range of seconds in words: "3 to 5 h", "up to 20 min", "?"."""
+    """A range of seconds in words: "3 to 5 h", "20 min to 2 h", "?"."""
     if high is None:
         return "?"
-    unit, name = next((u, n) for u, n in ((86400 * 3, "d"), (3600, "h"), (60, "min"), (0, "s"))
-                      if high >= u)  # fmt: skip
-    unit = {"d": 86400, "h": 3600, "min": 60, "s": 1}[name]
-    if low is None:
-        return f"up to {_number(high / unit)} {name}"
-    small, large = _number(low / unit), _number(high / unit)
-    if small == large:
+    (small, unit), (large, name) = _in_units(low), _in_units(high)
+    if (small, unit) == (large, name):
         return f"about {large} {name}"
-    if low / unit < 0.1:  # 0.02 to 5 h says nothing
-        return f"{hours(low, low).removeprefix('about ')} to {large} {name}"
-    return f"{small} to {large} {name}"
+    return f"{small} to {large} {name}" if unit == name else f"{small} {unit} to {large} {name}"
+
+
+def _in_units(seconds):
+    """(number, unit) as people say it."""
+    for unit, name, least in ((86400, "d", 2), (3600, "h", 1), (60, "min", 1)):
+        if seconds >= unit * least:
+            return _number(seconds / unit), name
+    return _number(seconds), "s"
+
+
+def _at_most(seconds):
+    number, unit = _in_units(seconds)
+    return f"at most {number} {unit}"
 
 
 def _number(value):

@@ -21,6 +21,7 @@ class Forecast:
         ram_stage, gpu_stage: the stage that needs most.
         disk: bytes that stay.
         extra: bytes more while trainings run.
+        unknown: stages whose time is not known.
     """
 
     stages: tuple
@@ -38,6 +39,7 @@ class Forecast:
     gpu_stage: str
     disk: float
     extra: float
+    unknown: int
 
     @classmethod
     def of(cls, stages, needs, costs, jobs=1, share=1.0):
@@ -63,12 +65,14 @@ class Forecast:
             sum(c.limit or c.high or 0.0 for c, _ in used),
             sum(memory for memory, _ in ram[:jobs]), ram[0][1] if ram else "", *gpu,
             sum(c.disk or 0.0 for c, _ in used), sum(extra[:jobs]),
+            sum(c.high is None for c, _ in used),
         )  # fmt: skip
 
     def as_json(self):
         """The sums as a dictionary."""
         return {
-            "stages": len(self.stages), "jobs": self.jobs, "seconds": [self.low, self.high],
+            "stages": len(self.stages), "stages_of_unknown_time": self.unknown,
+            "jobs": self.jobs, "seconds": [self.low, self.high],
             "seconds_side_by_side": [self.side_by_side_low, self.side_by_side_high],
             "seconds_critical_path": [self.critical_low, self.critical_high],
             "seconds_of_all_updates": self.limit, "ram_bytes": self.ram, "gpu_bytes": self.gpu,

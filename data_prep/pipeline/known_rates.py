@@ -98,9 +98,12 @@ def _observed(stages, about, vocabulary):
         if "machine" in record and not same_machine(record["machine"], about):
             continue
         words = flags(record["command"])
-        if stage.kind == "train" and (speed := _speed_of_training(folder / LOG)):
+        plain = not {"--loss", "--adapt"} & words.keys()
+        if stage.kind == "train" and plain and (speed := _speed_of_training(folder / LOG)):
             key = words.get("--size"), vocabulary, 1
-            training.setdefault(words.get("--precision", "fp32"), {})[key] = speed
+            training.setdefault(words.get("--precision", "fp32"), {}).setdefault(key, []).append(
+                speed
+            )
         for path in (folder / "decoded").glob("*.manifest.json"):
             made = read_json(path)
             teacher = read_json(Path(words["--teacher"]) / RECORD)["command"] \
@@ -113,8 +116,8 @@ def _observed(stages, about, vocabulary):
                 decoding.setdefault(kind, {})[key] = counts["decode_seconds"] / counts["tokens"]
     return Rates(
         "", OBSERVED, "cuda" if about["gpus"] else "cpu",
-        {name: Speed({k: v for k, v in found.items() if k[0] in SIZES})
-         for name, found in training.items()},
+        {name: Speed({key: statistics.median(speeds) for key, speeds in found.items()
+                      if key[0] in SIZES}) for name, found in training.items()},
         {name: Speed(found) for name, found in decoding.items()},
     )  # fmt: skip
 
