@@ -208,4 +208,8 @@ def open_bytes(path):
         raise FileNotFoundError(f"{path} is missing")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; a text file was expected")
-    return {".gz": gzip.open, ".zst": zstd.open}.get(path.suffix, open)(path, "rb")
+    if path.suffix == ".zst" and zstd is None:
+        raise ValueError(f"{path} is read with the package backports.zstd, which is not there; "
+                         "source recipes/bootstrap.sh")  # fmt: skip
+    openers = {".gz": gzip.open, ".zst": zstd and zstd.open}
+    return openers.get(path.suffix, open)(path, "rb")

@@ -44,6 +44,7 @@ from data_prep.pipeline.state import (
 
 PROG = "dad-plan"
 WIDTH = 100
+PATH = 46  # columns for the name of a stage
 MOST_REASONS = 3  # that a line shows
 LANGUAGES = {"de": "German", "en": "English", "ru": "Russian", "zh": "Chinese"}
 MARKS = {DONE: "✓", NEW: "·", AGAIN: "↻", GOES_ON: "▸", RUNNING: "▶", BLOCKED: "✗", LEFT_OUT: "-"}
@@ -414,14 +415,14 @@ def _group_lines(explained, group, longest):
         if cost.high is None and cost.limit:
             time += f", {_at_most(cost.limit)}"
     path = _name([stage.out for stage in group]) + each
-    note = "  ← the longest" if longest in [stage.out for stage in group] else ""
-    line = f"     {MARKS[state.name]} {path:<56}  {state.name if state.name != NEW else '':<20}"
-    lines = [f"{line.rstrip():<74}  {time}{note}".rstrip()]
-    if len(path) > 56:  # a long name has a line for itself
-        lines = [f"     {MARKS[state.name]} {path}"]
-        status = state.name if state.name != NEW else ""
-        if status or time:
-            lines.append(f"{'       ' + status:<74}  {time}{note}".rstrip())
+    note = "  longest" if longest in [stage.out for stage in group] else ""
+    status = state.name if state.name != NEW else ""
+    start = f"     {MARKS[state.name]} {path}"
+    lines = []
+    if len(path) > PATH:  # a long name has a line for itself
+        lines, start = [start], ""
+    if not lines or status or time:
+        lines.append(f"{start:<{PATH + 9}}{status:<18}  {time}{note}".rstrip())
     for reason in _reasons(explained, group)[:MOST_REASONS]:
         lines += _paragraph(reason, indent="         ")
     if state.name not in (DONE, LEFT_OUT):
@@ -579,7 +580,10 @@ def _totals(explained):
     rows.append(("disk", f"{size(forecast.disk)} stay, {size(forecast.extra)} more while "
                  f"training; {size(explained.free)} are free"))  # fmt: skip
     width = max(len(name) for name, _ in rows)
-    lines += [f"    {name:<{width}}   {value}" for name, value in rows]
+    for name, value in rows:
+        lines += textwrap.wrap(f"{name:<{width}}   {value}", WIDTH, initial_indent="    ",
+                               subsequent_indent=" " * (width + 7), drop_whitespace=True,
+                               break_on_hyphens=False)  # fmt: skip
     if any(c.limit and c.high for c in (explained.costs[s.out] for s in forecast.stages)):
         lines += ["", *_paragraph(
             "A training ends when --patience validations bring nothing better, which nobody can "
