@@ -16,7 +16,6 @@ Example:
   bash recipes/de-en/run.sh --general my/general --domain medical=my/medical --work runs/m --plan
 """
 
-import json
 import os
 import random
 import statistics
@@ -150,12 +149,13 @@ def _text(folder, vocabulary, pairs):
     text = folder / "text"
     text.mkdir()
     for split, number in {"train": pairs, "dev": 50, "test": 50}.items():
+        # both sides of a pair are equally long, as a rule: otherwise batches are full of padding
+        lengths = [chance.randint(6, 20) for _ in range(number)]
         for lang in ("de", "en"):
             with open(text / f"{split}.{lang}", "w", encoding="utf-8") as out:
-                for _ in range(number):
+                for length in lengths:
                     # few words are frequent and many are rare, as in real text
-                    line = [words[int(len(words) * chance.random() ** 3)]
-                            for _ in range(chance.randint(6, 20))]  # fmt: skip
+                    line = [words[int(len(words) * chance.random() ** 3)] for _ in range(length)]
                     out.write(" ".join(line) + "\n")
     langs = ["--source-lang", "de", "--target-lang", "en"]
     python = [sys.executable, "-m"]
@@ -294,14 +294,14 @@ def in_words(path):
     errors = [speed.error() for speed in (*rates.training.values(), *rates.decoding.values())]
     lines += ["", f"Sizes that were not measured are worked out from these, within a factor of "
               f"{max(errors):.2f}."]  # fmt: skip
-    if record["load_before"] > 0.5 * record["machine"]["cores"]:
+    if was_busy(record):
         lines.append("The machine was busy with other work: alone it is faster than this.")
     return "\n".join(lines)
 
 
-def read_calibration(path):
-    """A calibration file as a dictionary, or None where there is none."""
-    return json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).exists() else None
+def was_busy(record):
+    """Whether other work ran on the machine when it was measured."""
+    return record["load_before"] > 0.5 * record["machine"]["cores"]
 
 
 if __name__ == "__main__":

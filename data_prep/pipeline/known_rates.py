@@ -11,7 +11,7 @@ from pathlib import Path
 from data_prep.files import read_lines
 from data_prep.manifest import read_json
 from data_prep.model_sizes import SIZES
-from data_prep.pipeline.calibration import place
+from data_prep.pipeline.calibration import place, was_busy
 from data_prep.pipeline.estimate import flags
 from data_prep.pipeline.rates import Rates, Speed, read_rates
 from data_prep.pipeline.stage import LOG, RECORD
@@ -44,7 +44,10 @@ def find(stages, about, vocabulary):
         record = read_json(place())
         if same_machine(record.get("machine", {}), about):
             words = f"as dad-calibrate measured it on this machine ({record['date']})"
-            return Known(read_rates(place(), words, MEASURED), words, (), True)
+            if was_busy(record):
+                notes.append("The machine was busy with other work while it was measured; alone "
+                             "it is faster. dad-calibrate measures it anew.")  # fmt: skip
+            return Known(read_rates(place(), words, MEASURED), words, tuple(notes), True)
         notes.append(f"{place()} is of another machine ({in_words(record.get('machine', {}))}), "
                      "so it is not used.")  # fmt: skip
     reference, told = _reference(about)
@@ -84,6 +87,8 @@ def _reference(about):
         return None, ""
     _, _, path, record = max(found, key=lambda entry: entry[:2])
     told = f"{in_words(record['machine'])}, {record['date']}"
+    if was_busy(record):
+        told += ", busy with other work"
     return read_rates(path, told, ELSEWHERE), told
 
 

@@ -67,7 +67,9 @@ def cache(tmp_path, monkeypatch):
 
 
 def calibration(path, **other):
-    write_json(path, read_json(REFERENCE) | {"machine": HERE, "date": "2026-01-02"} | other)
+    write_json(path, read_json(REFERENCE) | {
+        "machine": HERE, "date": "2026-01-02", "load_before": 0.1,
+    } | other)  # fmt: skip
 
 
 def test_a_calibration_of_this_machine_is_used(cache):
@@ -75,6 +77,7 @@ def test_a_calibration_of_this_machine_is_used(cache):
     found = known_rates.find([], HERE, 8000)
     assert found.is_calibrated and found.rates.spread == known_rates.MEASURED
     assert "this machine" in found.words and "2026-01-02" in found.words
+    assert found.notes == ()
 
 
 @pytest.mark.parametrize("other", [{"cores": 64}, {"cpu": "another"}, {"gpus": ["NVIDIA H200"]}])
@@ -83,6 +86,11 @@ def test_a_calibration_of_another_machine_is_said_and_not_used(cache, other):
     found = known_rates.find([], HERE, 8000)
     assert not found.is_calibrated and "is of another machine" in found.notes[0]
     assert str(cache) in found.notes[0] and "another machine" in found.words
+
+
+def test_a_machine_that_was_busy_is_said_to_have_been(cache):
+    calibration(cache, load_before=1.5)
+    assert "was busy" in known_rates.find([], HERE, 8000).notes[0]
 
 
 def test_without_anything_the_reference_is_used_and_said_to_be_another_machine(cache):

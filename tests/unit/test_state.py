@@ -203,6 +203,13 @@ def test_a_stopped_training_begins_again_when(raw, harm, reason):
     assert found.reasons[0].startswith("from the beginning: ")
 
 
+def test_what_a_stopped_stage_read_is_not_hashed_again(raw, monkeypatch):
+    made = stages(raw)
+    stop(made[0])
+    monkeypatch.setattr("data_prep.pipeline.stage.sha256", lambda path: pytest.fail(str(path)))
+    assert "cannot go on" in states(made[:1])["corpora/general/text"].reasons[0]
+
+
 def test_a_stage_that_is_being_made_is_not_looked_into(raw, monkeypatch):
     made = with_text_and_teacher(raw)
     lock = beside(Path("teacher/general"), ".lock")
