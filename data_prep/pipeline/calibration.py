@@ -114,7 +114,7 @@ def calibrate(sizes, seconds, vocabulary, pairs):
     with tempfile.TemporaryDirectory(prefix="dad-calibrate-") as name, \
             tqdm(total=steps, desc="calibrating", **command.bar_settings()) as bar:  # fmt: skip
         folder = Path(name)
-        record["text"] = _text(folder, vocabulary, pairs)
+        text_seconds = _text(folder, vocabulary, pairs)
         pieces = sum(1 for _ in open(folder / "prepared" / "dict.en.txt", encoding="utf-8")) + 4
         bar.update()
         starts = []
@@ -134,7 +134,11 @@ def calibrate(sizes, seconds, vocabulary, pairs):
                     "compute_type": compute_type, "beam": beam, "tokens_per_second": rate,
                 })  # fmt: skip
                 bar.update()
-        record["start_seconds"] = round(statistics.median(starts), 1)
+        start = statistics.median(starts)
+        record["start_seconds"] = round(start, 1)
+        # fairseq-preprocess, which encodes, takes as long to start as fairseq-train
+        text_seconds["encode"] = max(text_seconds["encode"] - start, text_seconds["encode"] / 5)
+        record["text"] = {step: round(pairs / each) for step, each in text_seconds.items()}
         record["sharing"] = _sharing(folder, sizes, record, device, seconds)
         bar.update()
     record["seconds"] = round(time.monotonic() - started, 1)
@@ -142,7 +146,7 @@ def calibrate(sizes, seconds, vocabulary, pairs):
 
 
 def _text(folder, vocabulary, pairs):
-    """Make up text, clean it, learn a vocabulary, encode; {step: pairs per second}."""
+    """Make up text, clean it, learn a vocabulary, encode; {step: seconds}."""
     chance = random.Random(1)
     words = ["".join(chance.choices(SYLLABLES, k=chance.randint(2, 5)))
              for _ in range(3 * vocabulary)]  # fmt: skip
@@ -159,7 +163,7 @@ def _text(folder, vocabulary, pairs):
                     out.write(" ".join(line) + "\n")
     langs = ["--source-lang", "de", "--target-lang", "en"]
     python = [sys.executable, "-m"]
-    seconds = {
+    return {
         "clean": _call([*python, "data_prep.clean", "--in", text, *langs,
                         "--out", folder / "clean"])[0],
         "vocabulary": _call([*python, "data_prep.vocabulary", "--train", text, *langs,
@@ -169,8 +173,6 @@ def _text(folder, vocabulary, pairs):
         "overlap": _call([*python, "data_prep.overlap", *langs, "--out", folder / "overlap",
                           text])[0],
     }  # fmt: skip
-    return {step: round(pairs / each) for step, each in seconds.items()}
-
 
 def _train(folder, size, precision, device, seconds, threads=None):
     """(what was measured of training a size, seconds that the command took besides)."""

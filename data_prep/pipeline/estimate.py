@@ -374,7 +374,9 @@ class Estimator:
         if not self._rates:
             return Estimate(disk=disk, memory=memory, unknown="nothing is measured")
         pairs = min(text.pairs, most) if most else text.pairs
-        seconds = self._text_seconds(step, pairs) + 0.3 * self._rates.start
+        # encoding calls fairseq-preprocess; other steps start in a moment
+        starts = 1.2 if step == "encode" else 0.1
+        seconds = self._text_seconds(step, pairs) + starts * self._rates.start
         return Estimate(seconds, seconds, memory=memory, disk=disk)
 
 
