@@ -176,7 +176,7 @@ def _text(folder, vocabulary, pairs):
 
 def _train(folder, size, precision, device, seconds, threads=None):
     """(what was measured of training a size, seconds that the command took besides)."""
-    save = folder / f"train-{size}"
+    save = folder / f"train-{size}-{precision}-{threads or 'all'}"  # never one to go on in
     words = [
         "fairseq-train", folder / "prepared", "--user-dir", PLUGINS,
         "--task", "sequence_distillation", "--save-dir", save, "--arch", PREFIX + size,
@@ -216,7 +216,7 @@ def _gpu_gib():
 
 def _keep_weights(folder, size):
     model = folder / f"model-{size}"
-    _call(["dad-keep-weights", "--checkpoint", folder / f"train-{size}" / "checkpoint_last.pt",
+    _call(["dad-keep-weights", "--checkpoint", folder / f"train-{size}-fp32-all" / "checkpoint_last.pt",
            "--vocabulary", folder / "prepared", "--out", model])  # fmt: skip
     return model
 
