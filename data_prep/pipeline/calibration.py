@@ -216,8 +216,9 @@ def _gpu_gib():
 
 def _keep_weights(folder, size):
     model = folder / f"model-{size}"
-    _call(["dad-keep-weights", "--checkpoint", folder / f"train-{size}-fp32-all" / "checkpoint_last.pt",
-           "--vocabulary", folder / "prepared", "--out", model])  # fmt: skip
+    trained = folder / f"train-{size}-fp32-all" / "checkpoint_last.pt"
+    _call(["dad-keep-weights", "--checkpoint", trained, "--vocabulary", folder / "prepared",
+           "--out", model])  # fmt: skip
     return model
 
 

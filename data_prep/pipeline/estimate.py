@@ -101,6 +101,7 @@ class Estimator:
             "candidates": self._candidates, "fisher": self._fisher, "export": self._export,
             "score": self._score, "speed": self._speed, "report": self._report,
             "ship": self._ship, "vocabulary": self._learn, "prepare": self._prepare,
+            "hand over": self._hand_over,
         }  # fmt: skip
         found = how.get(stage.kind, self._text_step)(stage, flags(stage.command))
         spread = self._rates.spread if self._rates else 1
@@ -326,6 +327,11 @@ class Estimator:
     def _report(self, stage, words):
         seconds = self._rates and 2 * self._rates.start
         return Estimate(seconds, seconds, memory=6e8, disk=2e7)
+
+    def _hand_over(self, stage, words):
+        seconds = self._rates and 2 * self._rates.start
+        size = sum(Path(path).stat().st_size for path in stage.inputs if Path(path).is_file())
+        return Estimate(seconds, seconds, memory=1e9, disk=size)
 
     def _ship(self, stage, words):
         size = self.size_of(words["--model"])

@@ -261,6 +261,9 @@ def _about(explained):
         notes.append("R and D are students of general text: R has learnt from references, which "
                      "are translations by people, D from the teacher's translations of the same "
                      "text.")  # fmt: skip
+    if any(not stage.out.split("/")[2].isdigit() for stage in trains if stage.number == 9):
+        notes.append("A name such as 9-word is a configuration with an option: here the student "
+                     "learns the teacher's distribution of words, too.")  # fmt: skip
     if 9 in configurations:
         notes.append("Configuration 9 is the whole method: distil, adapt, distil.")
     lines += _paragraph(" ".join(notes))
@@ -452,6 +455,8 @@ def _reasons(explained, group):
     if len(origins) > 1:
         found = {reason: None for reason in found if reason not in origins}
         found["what each of them is made from will be made again"] = None
+    if explained.states[group[0].out].name not in (AGAIN, BLOCKED):
+        return list(found)
     return ["because " + reason if number == 0 else "and " + reason
             for number, reason in enumerate(found)]  # fmt: skip
 

@@ -63,7 +63,7 @@ def states(stages, plan=PLAN, first=1, last=12):
             continue
         upstream = {out: found[out] for out in needs[stage.out]}
         state = _state(stage, upstream, plan)
-        if not first <= stage.number <= last and state.runs:
+        if not first <= stage.number <= last and state.name != DONE:
             state = State(LEFT_OUT)
         found[stage.out] = state
     return found

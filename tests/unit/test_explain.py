@@ -106,8 +106,19 @@ def test_what_was_not_asked_for_is_shown_as_such(raw):
     text = text_of(stages(raw), stages=[1, 4])
     assert "not asked for" in lines_with(text, "report/medical")[0]
     made = as_json(explain(Path("work"), Path("plan").resolve()))
-    asked = {stage["number"] for stage in made["stages"] if stage["state"] == "will be made"}
-    assert asked == {1, 2, 3, 4}
+    states = {stage["number"]: stage["state"] for stage in made["stages"]}
+    assert {number for number, name in states.items() if name == "will be made"} == {1, 2, 3, 4}
+    assert {name for number, name in states.items() if number > 4} == {"not asked for"}
+
+
+def test_a_stage_under_way_is_told_apart_from_what_waits_for_it(raw, monkeypatch):
+    Path("work").mkdir()
+    (Path("work") / "vocabulary.lock").touch()
+    monkeypatch.setattr("data_prep.pipeline.state.held",
+                        lambda paths: {path for path in paths if path.exists()})  # fmt: skip
+    text = text_of(stages(raw))
+    assert "▶ vocabulary" in text and "waits for vocabulary" in text
+    assert "because waits" not in text
 
 
 def test_hours_of_a_plan_with_corpora_to_fetch_are_not_made_up(raw):
