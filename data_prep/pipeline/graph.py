@@ -71,12 +71,11 @@ def declared(lines):
     """
     stages = [_stage(line.split(DIVIDER)) for line in lines]
     made = set()
-    every = {stage.out for stage in stages}
+    needs = dependencies(stages)
     for stage in stages:
         if stage.out in made:
             raise ValueError(f"two stages make {stage.out}; a domain or model is named twice")
-        early = [out for out in every - made if _feeds(out, stage.inputs)]
-        if early:
+        if early := [out for out in needs[stage.out] if out not in made]:
             raise ValueError(f"{stage.out} reads {early[0]}, which a later stage makes")
         made.add(stage.out)
     return stages
@@ -133,22 +132,25 @@ def write_plan(path, stages):
 
 def dependencies(stages):
     """{out: [out of every stage whose work it reads]}, in the order of the stages."""
-    return {
-        stage.out: [
-            other.out for other in stages
-            if other.out != stage.out and _feeds(other.out, stage.inputs)
-        ]
-        for stage in stages
-    }  # fmt: skip
+    order, inside = {}, {}
+    for number, stage in enumerate(stages):
+        order[stage.out] = number
+        for folder in _upwards(stage.out):
+            inside.setdefault(folder, []).append(stage.out)
+    needs = {}
+    for stage in stages:
+        found = set()
+        for path in map(_upwards, stage.inputs):
+            found.update(inside.get(path[0], ()))  # what the input holds, or is
+            found.update(folder for folder in path if folder in order)  # what holds the input
+        needs[stage.out] = sorted(found - {stage.out}, key=order.get)
+    return needs
 
 
-def _feeds(out, inputs):
-    """Whether folder ``out`` holds one of the inputs, or lies in one."""
-    out = PurePosixPath(out)
-    return any(
-        out == path or out in path.parents or path in out.parents
-        for path in map(PurePosixPath, inputs)
-    )
+def _upwards(path):
+    """A path and the folders that it lies in, the nearest first, as text."""
+    path = PurePosixPath(path)
+    return [str(path), *(str(folder) for folder in path.parents if folder.name)]
 
 
 def main():
