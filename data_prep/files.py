@@ -22,7 +22,9 @@ except ImportError:  # before the set-up, for those who only ask for a plan
 
 PACKED = (".gz", ".zst")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # not text
-DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error) + ((zstd.ZstdError,) if zstd else ())  # archives
+DAMAGED = (  # what archives raise
+    EOFError, gzip.BadGzipFile, zlib.error, *([zstd.ZstdError] if zstd else [])
+)  # fmt: skip
 
 
 def read_lines(path):
@@ -124,7 +126,7 @@ def write_whole(path):
                     gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
                 )
             elif path.suffix == ".zst":
-                binary = stack.enter_context(zstd.ZstdFile(raw, mode="wb"))
+                binary = stack.enter_context(_zstd(path).ZstdFile(raw, mode="wb"))
             text = io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
             yield text
             text.flush()
@@ -208,8 +210,12 @@ def open_bytes(path):
         raise FileNotFoundError(f"{path} is missing")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; a text file was expected")
-    if path.suffix == ".zst" and zstd is None:
-        raise ValueError(f"{path} is read with the package backports.zstd, which is not there; "
-                         "source recipes/bootstrap.sh")  # fmt: skip
-    openers = {".gz": gzip.open, ".zst": zstd and zstd.open}
-    return openers.get(path.suffix, open)(path, "rb")
+    if path.suffix == ".zst":
+        return _zstd(path).open(path, "rb")
+    return (gzip.open if path.suffix == ".gz" else open)(path, "rb")
+
+
+def _zstd(path):
+    if zstd is None:
+        raise ValueError(f"{path} needs the package backports.zstd: source recipes/bootstrap.sh")
+    return zstd

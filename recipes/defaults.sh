@@ -33,3 +33,6 @@ student_adaptation=("${common_training[@]}" --updates 100000 --epoch-fraction 0.
 
 # minimum-risk training goes on from a finished student: a low rate, few updates
 student_risk=("${common_training[@]}" --lr 0.00005 --updates 20000 --epoch-fraction 0.25)
+
+# the last fine-tune on references, with --final: as low
+student_final=("${common_training[@]}" --lr 0.00005 --updates 20000 --epoch-fraction 0.25)

@@ -9,6 +9,7 @@ and ``dad-report`` shows how far they are.
 """
 
 import json
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -66,18 +67,22 @@ class PlannedStage:
 def declared(lines):
     """The stages that chain.sh declares, in their order.
 
+    What several domains need may be declared for each of them, in the same words.
+
     Raises:
         ValueError: two stages make the same folder, or one reads what a later one makes.
     """
-    stages = [_stage(line.split(DIVIDER)) for line in lines]
+    stages = list(dict.fromkeys(_stage(line.split(DIVIDER)) for line in lines))
+    outs = Counter(stage.out for stage in stages)
+    for out, times in outs.items():
+        if times > 1:
+            raise ValueError(f"two stages make {out}; a domain or model is named twice")
     made = set()
-    needs = dependencies(stages)
-    for stage in stages:
-        if stage.out in made:
-            raise ValueError(f"two stages make {stage.out}; a domain or model is named twice")
-        if early := [out for out in needs[stage.out] if out not in made]:
-            raise ValueError(f"{stage.out} reads {early[0]}, which a later stage makes")
-        made.add(stage.out)
+    for out, needed in dependencies(stages).items():
+        early = [other for other in needed if other not in made]
+        if early:
+            raise ValueError(f"{out} reads {early[0]}, which a later stage makes")
+        made.add(out)
     return stages
 
 
@@ -132,25 +137,19 @@ def write_plan(path, stages):
 
 def dependencies(stages):
     """{out: [out of every stage whose work it reads]}, in the order of the stages."""
-    order, inside = {}, {}
-    for number, stage in enumerate(stages):
-        order[stage.out] = number
-        for folder in _upwards(stage.out):
-            inside.setdefault(folder, []).append(stage.out)
-    needs = {}
+    place = {stage.out: number for number, stage in enumerate(stages)}
+    below = defaultdict(set)  # folder: what stages make in it
+    for out in place:
+        for folder in PurePosixPath(out).parents:
+            below[str(folder)].add(out)
+    found = {}
     for stage in stages:
-        found = set()
-        for path in map(_upwards, stage.inputs):
-            found.update(inside.get(path[0], ()))  # what the input holds, or is
-            found.update(folder for folder in path if folder in order)  # what holds the input
-        needs[stage.out] = sorted(found - {stage.out}, key=order.get)
-    return needs
-
-
-def _upwards(path):
-    """A path and the folders that it lies in, the nearest first, as text."""
-    path = PurePosixPath(path)
-    return [str(path), *(str(folder) for folder in path.parents if folder.name)]
+        needed = set()
+        for path in map(PurePosixPath, stage.inputs):
+            needed |= below.get(str(path), set())
+            needed.update(str(folder) for folder in (path, *path.parents) if str(folder) in place)
+        found[stage.out] = sorted(needed - {stage.out}, key=place.__getitem__)
+    return found
 
 
 def main():

@@ -64,10 +64,10 @@ class Figure(NamedTuple):
 
 def front(report):
     """Quality against speed, and against size; None where neither speed nor size is known."""
-    from fairseq_plugins.report.findings import bleu
+    from fairseq_plugins.report.comparisons import bleu
 
     panels = []
-    rows = [row for row in report["rows"] if bleu(row) is not None]
+    rows = [row for row in report["groups"] if bleu(row) is not None]
     speeds = [(row, row["speed"]["beam"]["sentences_per_second"]) for row in rows
               if ((row["speed"] or {}).get("beam") or {}).get("sentences_per_second")]  # fmt: skip
     if speeds:
@@ -200,7 +200,9 @@ def _overlap(one, other):
 
 
 def curves(report, metric="bleu"):
-    """Small panels, one for each model: dev scores over updates, the kept checkpoint marked.
+    """Small panels, one for each group: dev scores over updates, the kept checkpoints marked.
+
+    Seeds are lines of the same panel.
 
     Args:
         metric: ``bleu`` (of the dev set) or ``loss`` (of the dev set, and of training).
@@ -215,14 +217,15 @@ def curves(report, metric="bleu"):
     ]  # fmt: skip
     if not models:
         return None
-    highest = {}
+    panels, highest = {}, {}
     for curve in models:
+        panels.setdefault(curve["group"], []).append(curve)
         found = [value for _, value in _series(curve["validations"], metric)]
         highest[curve["dev"]] = max([*found, highest.get(curve["dev"], 0)])
 
     def draw(plt, width):
-        across = min(len(models), 4 if width == WIDE else 2)
-        down = -(-len(models) // across)
+        across = min(len(panels), 4 if width == WIDE else 2)
+        down = -(-len(panels) // across)
         height = 36 + PANEL * down
         figure, axes = plt.subplots(
             down, across, figsize=(width / 72, height / 72), squeeze=False
@@ -232,9 +235,9 @@ def curves(report, metric="bleu"):
             left=34 / width, right=1 - 6 / width, bottom=48 / height, top=1 - 32 / height,
             wspace=0.24, hspace=52 / (PANEL - 52),
         )  # fmt: skip
-        for curve, axis in zip(models, axes.flat, strict=False):
-            _curve_panel(axis, curve, metric, highest[curve["dev"]])
-        for axis in list(axes.flat)[len(models) :]:
+        for (name, seeds), axis in zip(panels.items(), axes.flat, strict=False):
+            _curve_panel(axis, name, seeds, metric, highest[seeds[0]["dev"]])
+        for axis in list(axes.flat)[len(panels) :]:
             axis.remove()
         figure.supxlabel("updates", fontsize=TEXT, y=6 / height)
         return figure
@@ -253,7 +256,29 @@ def _series(entries, name):
     return [(entry["update"], entry[name]) for entry in entries if name in entry]
 
 
-def _curve_panel(axis, curve, metric, highest):
+def _curve_panel(axis, name, seeds, metric, highest):
+    """Curves of the seeds of a group; the best kept value is told."""
+    kept = []
+    for curve in seeds:
+        kept += _draw_curve(axis, curve, metric)
+    if kept:
+        update, value = max(kept, key=lambda point: point[1] if metric == "bleu" else -point[1])
+        low = metric == "bleu" and value < highest / 3  # else it would cover the axis
+        axis.annotate(
+            f"{value:.1f}", (update, value), (0, 8 if low else -9), ha="right",
+            va="bottom" if low else "top", textcoords="offset points", color=COLOURS["ink"],
+            weight="bold",
+        )  # fmt: skip
+    axis.set_title(textwrap.fill(name, 20), fontsize=TEXT)
+    if metric == "bleu":
+        axis.set_ylim(0, max(highest, 1) * 1.1)
+    axis.margins(x=0.08)
+    axis.locator_params(nbins=3)
+    _plain_ticks(axis)
+
+
+def _draw_curve(axis, curve, metric):
+    """Draw one training; returns [(update, value)] of the checkpoint that was kept."""
     colour = COLOURS["student" if curve["dev"] != "general" else "general"]
     if metric == "loss":
         if points := _series(curve["training"], "loss"):
@@ -262,21 +287,10 @@ def _curve_panel(axis, curve, metric, highest):
     if points := _series(curve["validations"], metric):
         updates, values = zip(*points, strict=True)
         axis.plot(updates, values, color=colour, linewidth=1.6, marker="o", markersize=2.5)
-    for update, value in points:
-        if update == curve["kept"]:
-            axis.plot(update, value, marker="o", markersize=7, color=COLOURS["ink"], zorder=4)
-            low = metric == "bleu" and value < highest / 3  # else it would cover the axis
-            axis.annotate(
-                f"{value:.1f}", (update, value), (0, 8 if low else -9), ha="right",
-                va="bottom" if low else "top", textcoords="offset points", color=COLOURS["ink"],
-                weight="bold",
-            )  # fmt: skip
-    axis.set_title(textwrap.fill(curve["name"], 20), fontsize=TEXT)
-    if metric == "bleu":
-        axis.set_ylim(0, max(highest, 1) * 1.1)
-    axis.margins(x=0.08)
-    axis.locator_params(nbins=3)
-    _plain_ticks(axis)
+    kept = [(update, value) for update, value in points if update == curve["kept"]]
+    for point in kept:
+        axis.plot(*point, marker="o", markersize=7, color=COLOURS["ink"], zorder=4)
+    return kept
 
 
 def forgetting(report):

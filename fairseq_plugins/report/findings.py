@@ -2,25 +2,36 @@
 
 ``find`` returns a dictionary of plain values (a number that is not known is null):
 
-  domain, source_lang, target_lang, size, languages
+  domain, source_lang, target_lang, sizes
   finished        whether all that the domain's table needs is done
   states          {"done": stages, "running", "stopped", "to come"}
   stages          [{"number", "title", "folder", "state", "seconds", "kind"}]; kind is training,
                   decoding or other
   problems        sentences about files that are missing, damaged or do not belong together
-  rows            the table: [{"name", "label", "model", "kind", "state", "parameters",
-                  "embedding_parameters", "bytes", "updates", "in_domain", "general", "speed"}];
-                  kind is teacher, general student or student; state is "scored", "to come" or
-                  "another test set"; in_domain and general are what dad-evaluate wrote of a test
-                  set, speed what dad-speed wrote of the model
-  steps           [{"new", "old", "words", "difference" in BLEU, "p_value", "signature", "kind"}];
-                  kind is "distance" from a student to its teacher, else "step"
-  recommended     {"name", "rivals": [{"name", "difference", "p_value"}], "teacher", "start"} or
-                  null; rivals are students that the paired bootstrap cannot tell from it
-  fronts          {"speed": [names], "size": [names]}: models that no other beats in both BLEU and
+  rows            every model: [{"name", "group", "label", "model", "size", "configuration",
+                  "variant", "seed", "kind", "state", "parameters", "embedding_parameters",
+                  "bytes", "updates", "dev", "in_domain", "general", "speed", "speed_of"}]; kind is
+                  teacher, general student or student; state is "scored", "to come" or "another
+                  test set"; dev is {"bleu", "set"} of the kept checkpoint; in_domain and general
+                  are what dad-evaluate wrote of a test set, speed what dad-speed wrote of the
+                  model speed_of, which is of the same group
+  groups          the table: rows that differ in their seed alone as one, see ``groups``
+  steps           comparisons of groups, see ``comparisons``, each with "words" and "kind"; kind is
+                  "distance" from a student to its teacher, else "step"
+  recommended     {"name", "row", "model", "by", "dev", "left_out", "students", "rivals", "teacher",
+                  "start", "sizes"} or null: what ``choice`` says; rivals are comparisons of those
+                  students with it that are not significantly worse on the test set; teacher and
+                  start are groups; sizes is [{"size", "name", "comparison"}]: what would be chosen
+                  of the other sizes
+  to_teacher      comparison of the recommended student with its teacher, or null
+  claims          see ``claims``
+  advice          see ``advice``
+  multi_domain    comparisons of students of all domains with those of this domain alone
+  fronts          {"speed": [names], "size": [names]}: groups that no other beats in both BLEU and
                   sentences a second, or BLEU and bytes
-  forgetting      [{"name", "start", "in_domain": [before, after], "general": [before, after]}]
-  curves          {model: {"name", "dev", "kept", "validations", "training"}}
+  forgetting      [{"name", "start", "in_domain": [before, after], "general": [before, after],
+                  "comparison": of the general test set}]
+  curves          {model: {"name", "group", "dev", "kept", "validations", "training"}}
   ledgers         [{"folder", "kind", "read", "kept", "steps": [{"step", "read", "dropped",
                   "repaired", "examples"}], "pairs"}]
   seconds         {"training", "decoding", "other", "all"}
@@ -37,11 +48,14 @@ import math
 
 from data_prep.files import count_lines, find_text
 from data_prep.pipeline.stage import RECORD
-from fairseq_plugins.evaluation.comparison import compare
 from fairseq_plugins.evaluation.indicators import INDICATORS
-from fairseq_plugins.report import sentences
+from fairseq_plugins.report import choice, claims, sentences
+from fairseq_plugins.report.advice import advise
+from fairseq_plugins.report.comparisons import Comparer, bleu, is_loss
+from fairseq_plugins.report.grid import ADAPTED_TEACHER, TEACHER, Grid, is_multi_domain
+from fairseq_plugins.report.groups import SCORED, grouped
 from fairseq_plugins.report.run import DONE, GENERAL, TO_COME, file_hash
-from fairseq_plugins.report.verdict import NOISE, judge
+from fairseq_plugins.report.verdict import judge
 
 TRAINING = {"train.sh"}
 DECODING = {"distil.sh", "dad-evaluate", "dad-generate", "dad-cache-teacher"}
@@ -57,36 +71,40 @@ def find(run, domain, progress=lambda: None):
     """
     stages = run.stages()
     rows = [_row(run, row) for row in run.rows(domain)]
-    by_name = {row["name"]: row for row in rows}
     speed = run.speed(domain)
-    for row in rows:
-        row["speed"] = _speed_of(speed, row["model"])
-    steps = [
-        found
-        for step in run.steps(domain)
-        if (found := _step(run, domain, by_name, step)) and (progress() or True)
-    ]
-    recommended = _recommend(run, domain, by_name, steps, progress)
+    _add_speed(rows, speed)
+    groups, by_name = grouped(rows), {row["name"]: row for row in rows}
+    compare = Comparer(run, domain, groups, by_name, progress).compare
+    grid = Grid(groups, compare)
+    recommended = _recommend(groups, by_name, grid, compare)
     report = {
         "domain": domain,
         "source_lang": run.source_lang,
         "target_lang": run.target_lang,
-        "size": run.plan.get("size"),
+        "sizes": run.sizes,
         **_state(stages, domain, run.domains),
         "stages": [_stage(stage) for stage in stages],
         "rows": rows,
-        "steps": steps,
+        "groups": list(groups.values()),
+        "steps": [
+            found for step in run.steps(domain) if (found := _step(run, groups, step, compare))
+        ],
         "recommended": recommended,
+        "to_teacher": recommended and recommended["teacher"]
+        and compare(recommended["name"], recommended["teacher"]),
+        "claims": claims.check(grid, groups),
+        "advice": advise(grid),
+        "multi_domain": _multi_domain(groups, grid, compare),
         "fronts": {
-            "speed": _front(rows, lambda row: _path(row, "speed", "beam", "sentences_per_second")),
-            "size": _front(rows, lambda row: -row["bytes"] if row["bytes"] else None),
+            "speed": _front(groups, lambda row: _path(row, "speed", "beam", "sentences_per_second")),
+            "size": _front(groups, lambda row: -row["bytes"] if row["bytes"] else None),
         },
-        "forgetting": _forgetting(by_name, steps),
+        "forgetting": _forgetting(groups, grid, compare),
         "curves": _curves(run, domain, rows),
         "ledgers": [_ledger(folder, ledger) for folder, ledger in run.ledgers().items()],
         "seconds": _seconds(stages),
-        "indicators": _indicators(rows),
-        "sentences": _sentences(run, domain, by_name, recommended),
+        "indicators": _indicators(groups.values()),
+        "sentences": _sentences(run, domain, by_name, groups, recommended),
         "speed": {name: value for name, value in speed.items() if name != "models"}
         if speed else None,
         "provenance": _provenance(run, domain, stages, rows, speed),
@@ -94,11 +112,6 @@ def find(run, domain, progress=lambda: None):
     report["verdict"] = judge(report)
     report["problems"] = list(run.problems)
     return without_nan(report)
-
-
-def bleu(row, place="in_domain"):
-    """Beam BLEU of a row, or None."""
-    return _path(row, place, "beam", "bleu", "score")
 
 
 def without_nan(value):
@@ -122,15 +135,16 @@ def _path(record, *names):
 def _row(run, row):
     """A row's scores, as far as they are of the test sets that lie in the run's folder now."""
     found = {
-        "name": row.name, "label": row.label, "model": row.model, "kind": row.kind,
-        "general_domain": row.is_general, "state": TO_COME, "parameters": None,
-        "embedding_parameters": None, "bytes": None, "in_domain": None, "general": None,
-        "beam": None, "updates": _kept_update(run, row.model),
+        "name": row.name, "group": row.group, "label": row.label, "model": row.model,
+        "size": row.size, "configuration": row.configuration, "variant": row.variant,
+        "seed": row.seed, "kind": row.kind, "general_domain": row.is_general, "state": TO_COME,
+        "parameters": None, "embedding_parameters": None, "bytes": None, "in_domain": None,
+        "general": None, "beam": None, "updates": run.kept_update(row.model), "dev": run.dev(row),
     }  # fmt: skip
     if row.scores is None:
         return found
     counts = row.scores.get("counts", {})
-    found["state"] = "scored"
+    found["state"] = SCORED
     found["beam"] = row.scores.get("beam")
     for name in ("parameters", "embedding_parameters", "bytes"):
         found[name] = counts.get(name)
@@ -161,9 +175,17 @@ def _of_another_test_set(run, row, test_set, entry):
     return entry.get("lines") != count_lines(paths["references"])
 
 
-def _kept_update(run, model):
-    """The update whose checkpoint was kept, or None."""
-    return _path(run.read(run.work / model / "manifest.json"), "counts", "updates")
+def _add_speed(rows, speed):
+    """Of a group one model is timed; its rows all have that speed."""
+    timed = {}
+    for row in rows:
+        if row["group"] not in timed and (entry := _speed_of(speed, row["model"])):
+            timed[row["group"]] = entry, row["model"]
+    for row in rows:
+        own = _speed_of(speed, row["model"])
+        row["speed"], row["speed_of"] = (
+            (own, row["model"]) if own else timed.get(row["group"], (None, None))
+        )
 
 
 def _speed_of(speed, model):
@@ -173,73 +195,65 @@ def _speed_of(speed, model):
     return None
 
 
-def _step(run, domain, rows, step):
-    """A comparison of two rows; None as long as one of them has no score."""
-    new, old = rows.get(step.new), rows.get(step.old)
+def _step(run, groups, step, compare):
+    """A comparison of two groups; None as long as one of them has no score."""
+    new, old = groups.get(step.new), groups.get(step.old)
     if new is None or old is None:
-        run.note(f"plan/{domain}.steps.tsv names a row that is not in the table: {step.words}")
+        run.note(f"the plan compares a row that is not in the table: {step.words}")
         return None
-    if bleu(new) is None or bleu(old) is None:
-        return None
+    found = compare(step.new, step.old)
     kind = "distance" if old["kind"] == "teacher" and new["kind"] == "student" else "step"
+    return found and {**found, "words": step.words, "kind": kind}
+
+
+def _recommend(groups, rows, grid, compare):
+    """The student that the dev set chooses, and those that the test set cannot tell from it."""
+    students = [
+        group for group in groups.values()
+        if group["kind"] == "student" and bleu(group) is not None
+    ]  # fmt: skip
+    best = choice.choose(students)
+    if best is None:
+        return None
+    name = best["name"]
+    row = choice.choose_row([
+        rows[row] for row in groups[name]["rows"] if bleu(rows[row]) is not None
+    ])  # fmt: skip
+    found = [compare(student["name"], name) for student in students if student["name"] != name]
+    rivals = [comparison for comparison in found if comparison and not is_loss(comparison)]
+    teachers = [grid.name(kind, groups[name]["size"]) for kind in (ADAPTED_TEACHER, TEACHER)]
     return {
-        "new": step.new, "old": step.old, "words": step.words, "kind": kind,
-        **_compared(run, domain, new, old),
+        **best,
+        "row": row["name"], "model": row["model"],
+        "students": len(students),
+        "rivals": sorted(rivals, key=lambda rival: -rival["difference"]),
+        "teacher": next(
+            (teacher for teacher in teachers if teacher and bleu(groups[teacher]) is not None),
+            None,
+        ),
+        "start": grid.start(groups[name]),
+        "sizes": [
+            {"size": size, "name": other["name"], "comparison": compare(other["name"], name)}
+            for size, other in choice.by_size(students).items()
+            if size != groups[name]["size"]
+        ],
     }  # fmt: skip
 
 
-def _compared(run, domain, new, old):
-    """Difference in BLEU; with p-value where both translations and references are there."""
-    paths = run.test_set(domain)
-    files = [run.translations(domain, row["model"], domain) for row in (new, old)]
-    if paths and all(files):
-        try:
-            return compare(*files, paths["references"], run.target_lang)
-        except ValueError as error:
-            run.note(str(error))
-    else:
-        run.note(f"{new['name']} and {old['name']} have no translations left to compare")
-    return {"difference": round(bleu(new) - bleu(old), 2), "p_value": None, "signature": None}
-
-
-def _recommend(run, domain, rows, steps, progress):
-    """The in-domain student with the highest BLEU, and those that cannot be told from it."""
-    students = [
-        row for row in rows.values() if row["kind"] == "student" and bleu(row) is not None
+def _multi_domain(groups, grid, compare):
+    """Students of all domains against those of this domain alone."""
+    pairs = [
+        (group["name"], grid.alone(group)) for group in groups.values() if is_multi_domain(group)
     ]
-    if not students:
-        return None
-    best = max(students, key=bleu)
-    rivals = []
-    for row in students:
-        if row is not best:
-            found = _compared(run, domain, row, best)
-            progress()
-            if found["p_value"] is None or found["p_value"] >= NOISE:
-                rivals.append({"name": row["name"], **found})
-    of_best = [step for step in steps if step["new"] == best["name"]]
-    teachers = [step["old"] for step in of_best if step["kind"] == "distance"]
-    if not teachers:
-        adapted = f"teacher/{domain}"
-        teachers = [row["name"] for row in rows.values() if row["model"] == adapted]
-    starts = [
-        step["old"] for step in of_best if rows[step["old"]]["kind"] == "general student"
-    ]
-    return {
-        "name": best["name"],
-        "rivals": sorted(rivals, key=lambda rival: -rival["difference"]),
-        "students": len(students),
-        "teacher": next(iter(teachers), None),
-        "start": next(iter(starts), None),
-    }
+    return [found for new, old in pairs if old and (found := compare(new, old))]
 
 
-def _front(rows, gain):
-    """Names of the rows that no other row beats in BLEU without losing in ``gain``, worst first."""
+def _front(groups, gain):
+    """Names of the groups that no other beats in BLEU without losing in ``gain``, worst first."""
     points = [
-        (gain(row), bleu(row), row["name"])
-        for row in rows
-        if gain(row) is not None and bleu(row) is not None
+        (gain(group), bleu(group), name)
+        for name, group in groups.items()
+        if gain(group) is not None and bleu(group) is not None
     ]
     return [
         name
@@ -251,20 +265,18 @@ def _front(rows, gain):
     ]
 
 
-def _forgetting(rows, steps):
+def _forgetting(groups, grid, compare):
     """In-domain and general BLEU before and after each adaptation."""
     found = []
-    for step in steps:
-        new, old = rows[step["new"]], rows[step["old"]]
-        if new["general_domain"] or not old["general_domain"]:
-            continue
-        if (new["kind"] == "teacher") != (old["kind"] == "teacher"):
+    for name, new in groups.items():
+        old = groups.get(grid.start(new))
+        if old is None or None in (bleu(old), bleu(new)):
             continue
         general = [bleu(old, "general"), bleu(new, "general")]
         if None not in general:
             found.append(
-                {"name": new["name"], "start": old["name"], "in_domain": [bleu(old), bleu(new)],
-                 "general": general}
+                {"name": name, "start": old["name"], "in_domain": [bleu(old), bleu(new)],
+                 "general": general, "comparison": compare(name, old["name"], "general")}
             )  # fmt: skip
     return found
 
@@ -292,7 +304,7 @@ def _state(stages, domain, domains):
     needed = [
         stage
         for stage in stages
-        if stage.folder != f"report/{domain}"
+        if not stage.folder.startswith("report/")
         and (own is None or stage.number <= own)
         and not others & set(stage.folder.split("/"))
     ]
@@ -323,6 +335,7 @@ def _curves(run, domain, rows):
             continue
         found[row["model"]] = {
             "name": row["name"],
+            "group": row["group"],
             "dev": GENERAL if row["general_domain"] else domain,
             "kept": row["updates"],
             "validations": curve.validations,
@@ -389,18 +402,17 @@ def _shown(value, known):
     return f"{100 * value:.1f} %"
 
 
-def _sentences(run, domain, rows, recommended):
+def _sentences(run, domain, rows, groups, recommended):
     """The best and worst sentences of the recommended student, or None."""
     paths = run.test_set(domain)
     if not recommended or not paths:
         return None
-    student = run.translations(domain, rows[recommended["name"]]["model"], domain)
+    student = run.translations(domain, recommended["model"], domain)
     if student is None:
         return None
-    teacher = rows.get(recommended["teacher"])
+    teacher = groups.get(recommended["teacher"])
     if teacher:
-        scored = bleu(teacher) is not None
-        teacher = run.translations(domain, teacher["model"], domain) if scored else None
+        teacher = run.translations(domain, rows[teacher["rows"][0]]["model"], domain)
     try:
         return sentences.choose(
             paths["source"], paths["references"], student, teacher, run.target_lang
@@ -434,7 +446,7 @@ def _provenance(run, domain, stages, rows, speed):
         "commits": sorted({record["commit"] for record in records if record.get("commit")}),
         "test_sets": _test_sets(run, domain),
         "signatures": signatures,
-        "seeds": sorted({seed for stage in stages for seed in _words_after(stage, "--seed")}),
+        "seeds": sorted({row["seed"] for row in rows}),
         "machine": {name: (speed or {}).get(name) for name in ("processor", "cores", "device")}
         if speed else None,
         "trainings": _trainings(run, rows),
@@ -454,11 +466,6 @@ def _test_sets(run, domain):
                 {"file": run.name_of(path), "lines": count_lines(path), "sha256": file_hash(path)}
             )
     return found
-
-
-def _words_after(stage, flag):
-    words = stage.command
-    return [words[place + 1] for place, word in enumerate(words[:-1]) if word == flag]
 
 
 def _trainings(run, rows):

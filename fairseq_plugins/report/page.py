@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 
 from data_prep.pipeline.stage import duration
-from fairseq_plugins.report import figures, tables, two_runs, verdict
+from fairseq_plugins.report import comparisons, figures, tables, two_runs
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKDOWN_SPECIAL = set("\\`*_[]<>|~$&")
@@ -66,7 +66,7 @@ def _context(report):
         # on a phone what is first is seen: scores, then sizes, words last
         "order": [0, *range(3, len(tables.headers(report))), 2, 1],
         "notes": tables.notes(report),
-        "rows": {row["name"]: row for row in report["rows"]},
+        "several_seeds": tables.has_seeds(report),
         "stage_groups": _groups(report["stages"]),
         "command": shlex.join(report["provenance"]["command"]),
     }
@@ -95,8 +95,8 @@ def _environment():
         keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters.update(
-        duration=duration, md=markdown_text, shell=shlex.join, outcome=verdict.outcome,
-        signed=verdict.signed, tie=tie,
+        duration=duration, md=markdown_text, shell=shlex.join, signed=comparisons.signed, tie=tie,
+        p=comparisons.p_cell,
     )  # fmt: skip
     environment.globals["style"] = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     return environment

@@ -5,15 +5,16 @@ disk at the moment when it is asked for, so a run that is under way can be asked
 A file that is missing, cut short or of an older version is no error here: what depends on it is
 left out, and ``Run.problems`` says so in a sentence.
 
-  WORK/plan/run.json          command, languages, domains, size, configurations, start, process
+  WORK/plan/run.json          command, languages, domains, sizes, seeds, start, process
   WORK/plan/stages.json       every stage in the order of the chain; see data_prep.pipeline.graph
-  WORK/plan/NAME.rows.tsv     name, label, model: rows of the table of a domain
-  WORK/plan/NAME.steps.tsv    new, old, words: which rows are compared, and what lies between them
+  WORK/plan/NAME.rows.tsv     rows of the table of a domain, with the columns of ``ROWS``; those
+                              that differ in their seed alone are a group
+  WORK/plan/NAME.steps.tsv    new, old, words: which groups are compared, and what lies between them
 """
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_prep.files import find_text, read_lines, sha256
@@ -27,6 +28,15 @@ SCORES = "scores.json"
 SPEED = "speed.json"
 LEDGER = "ledger.json"
 GENERAL = "general"
+
+ROWS = ("name", "group", "label", "model", "size", "configuration", "variant", "seed")
+MULTI_DOMAIN = "multi-domain"  # among a variant's words: one student for all domains
+PLAIN = "plain"  # the variant of a student that is nothing but its configuration
+KINDS = {  # by configuration; all others are students of the domain, "1" to "9"
+    "teacher": "teacher", "adapted-teacher": "teacher",
+    "references": "general student", "distilled": "general student",
+}  # fmt: skip
+STUDENTS = tuple("123456789")
 
 DONE, RUNNING, STOPPED, TO_COME = "done", "running", "stopped", "to come"
 
@@ -64,41 +74,44 @@ class Row:
     """A row of a domain's table: a model, and its scores where it has any.
 
     Attributes:
-        name, label: of the table: "9", "general teacher's output, then ...".
+        name: of the row alone: "9", or of several seeds "9 (seed 2)".
+        group: that it shares with the rows that differ in their seed alone: "9".
+        label: what it was trained on: "general teacher's output, then ...".
         model: folder relative to the run's, such as "student/small/9/medical".
+        size: name of its size.
+        configuration: ``teacher``, ``adapted-teacher``, ``references``, ``distilled`` (general
+            students), or "1" to "9" of the grid.
+        variant: ``PLAIN``, or words joined by +: "word", "mixed+final".
+        seed: of its training.
         domain: whose table it is.
         scores: what scores.json holds, or None while it is to come.
     """
 
     name: str
+    group: str
     label: str
     model: str
+    size: str
+    configuration: str
+    variant: str
+    seed: int
     domain: str
     scores: dict | None = field(default=None, repr=False)
 
     @property
-    def is_teacher(self):
-        return self.model.startswith("teacher/")
+    def kind(self):
+        """``teacher``, ``general student`` or ``student`` (of the domain: what may be shipped)."""
+        return KINDS.get(self.configuration, "student")
 
     @property
     def is_general(self):
         """Whether it has seen no text of the domain."""
-        return self.model.endswith("/" + GENERAL)
-
-    @property
-    def is_student(self):
-        """Whether it is a student of the domain: what a user may ship."""
-        return not self.is_teacher and not self.is_general
-
-    @property
-    def kind(self):
-        """``teacher``, ``general student`` or ``student``."""
-        return "teacher" if self.is_teacher else "student" if self.is_student else "general student"
+        return self.configuration in ("teacher", "references", "distilled")
 
 
 @dataclass(frozen=True)
 class Step:
-    """Two rows, by name, and what was done to get from the old one to the new one."""
+    """Two groups, by name, and what was done to get from the old one to the new one."""
 
     new: str
     old: str
@@ -131,6 +144,7 @@ class Run:
         plan: what plan/run.json holds.
         domains: names, in order.
         source_lang, target_lang: language codes.
+        sizes: of the students, in order.
         problems: sentences about what could not be read so far; each once.
     """
 
@@ -139,6 +153,7 @@ class Run:
         self.plan = plan
         self.domains = list(plan["domains"])
         self.source_lang, self.target_lang = plan["source_lang"], plan["target_lang"]
+        self.sizes = list(plan["sizes"])
         self.problems = []
 
     @property
@@ -152,14 +167,13 @@ class Run:
 
     def rows(self, domain):
         """Rows of a domain's table, those without scores too."""
-        rows = _read_table(self.work / PLAN / f"{domain}.rows.tsv", ("name", "label", "model"))
         return [
-            Row(name, label, model, domain, self._scores(domain, model))
-            for name, label, model in rows
+            replace(row, scores=self._scores(domain, row.model))
+            for row in read_rows(self.work / PLAN / f"{domain}.rows.tsv", domain)
         ]
 
     def steps(self, domain):
-        """What is compared with what in a domain's table."""
+        """Which groups of a domain's table are compared."""
         path = self.work / PLAN / f"{domain}.steps.tsv"
         return [Step(*cells) for cells in _read_table(path, ("new", "old", "words"))]
 
@@ -184,18 +198,45 @@ class Run:
                         self.note(f"{self.name_of(folder / LEDGER)} is of an older version")
         return found
 
-    def curve(self, model):
-        """The training log of a model, of one under way too; None where there is no log."""
+    def curve(self, model, subset="valid"):
+        """The training log of a model, of one under way too; None where there is no log.
+
+        Args:
+            subset: whose validations are read.
+        """
         folder = self.work / model
         for path in (folder / LOG, beside(folder, ".log")):
             if path.exists():
-                curve = read_curve(path)
+                curve = read_curve(path, subset)
                 if curve.not_numbers:
                     self.note(f"{self.name_of(path)}: {curve.not_numbers:,} values are not numbers")
                 if curve.damaged:
                     self.note(f"{self.name_of(path)}: {curve.damaged:,} lines cannot be read")
                 return curve
         return None
+
+    def dev(self, row):
+        """{"bleu", "set"}: how the checkpoint that was kept did on the dev set; None: not known.
+
+        ``bleu`` is of greedily decoded text, and of an averaged model that of its newest
+        checkpoint; ``set`` is the SHA-256 of the dev set's references.
+        """
+        record = self.read(self.work / row.model / RECORD) or {}
+        subset = f"valid_{row.domain}" if MULTI_DOMAIN in row.variant.split("+") else "valid"
+        folder = _word_after(record.get("command", []), "--data")
+        if subset != "valid":  # every domain's dev set by itself
+            folder = f"corpora/{row.domain}/prepared"
+        references = record.get("inputs", {}).get(f"{folder}/valid.{self.target_lang}", {})
+        curve, kept = self.curve(row.model, subset), self.kept_update(row.model)
+        found = [point for point in curve.validations if point["update"] == kept] if curve else []
+        if not found or "bleu_greedy" not in found[0] or "sha256" not in references:
+            return None
+        return {"bleu": found[0]["bleu_greedy"], "set": references["sha256"]}
+
+    def kept_update(self, model):
+        """The update whose checkpoint was kept, or None."""
+        record = self.read(self.work / model / "manifest.json") or {}
+        return (record.get("counts") or {}).get("updates")
 
     def test_set(self, domain):
         """{"source", "references"}: paths of a test set, or None where it is missing."""
@@ -286,10 +327,32 @@ def open_run(work):
             "again with the same words, what is done is skipped"
         )
     plan = read_json(path)
-    missing = [name for name in ("domains", "source_lang", "target_lang") if name not in plan]
+    wanted = ("domains", "source_lang", "target_lang", "sizes")
+    missing = [name for name in wanted if name not in plan]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; start the recipe again")
     return Run(work, plan)
+
+
+def read_rows(path, domain):
+    """The ``Row`` of every line of a plan's NAME.rows.tsv, without scores.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has other columns, or a cell that means nothing.
+    """
+    rows = []
+    for number, cells in enumerate(_read_table(path, ROWS), start=2):
+        row = Row(*cells, domain)
+        if row.configuration not in (*KINDS, *STUDENTS):
+            raise ValueError(
+                f"{path}, line {number}: there is no configuration {row.configuration!r}, only "
+                f"{', '.join((*KINDS, *STUDENTS))}"
+            )
+        if not row.seed.isdecimal():
+            raise ValueError(f"{path}, line {number}: a seed is a number, not {row.seed!r}")
+        rows.append(replace(row, seed=int(row.seed)))
+    return rows
 
 
 def state_of(out):
@@ -308,7 +371,7 @@ def is_locked(out):
     return bool(held([beside(out, ".lock")]))
 
 
-def read_curve(path):
+def read_curve(path, subset="valid"):
     """The ``Curve`` of a training log; of a training that was resumed, the last word counts."""
     curve = Curve()
     validations, training = {}, {}
@@ -320,9 +383,9 @@ def read_curve(path):
                 curve.damaged += 1
                 continue
             for kind, entry in entries:
-                if kind not in ("train_inner", "valid"):
+                if kind not in ("train_inner", subset):
                     continue
-                entry = {name.removeprefix("valid_"): value for name, value in entry.items()}
+                entry = {name.removeprefix(f"{subset}_"): value for name, value in entry.items()}
                 numbers = {
                     name: value for name, value in entry.items() if isinstance(value, float)
                 }
@@ -342,6 +405,10 @@ def file_hash(path):
     return sha256(path) if path and Path(path).exists() else None
 
 
+def _word_after(words, flag):
+    return next((words[place + 1] for place, word in enumerate(words[:-1]) if word == flag), None)
+
+
 def _read_table(path, columns):
     """Cells of a tab-separated file whose first line names ``columns``.
 
@@ -351,7 +418,10 @@ def _read_table(path, columns):
     """
     rows = [line.split("\t") for line in read_lines(path)]
     if not rows or tuple(rows[0]) != columns:
-        raise ValueError(f"{path} does not begin with a line of {', '.join(columns)}")
+        raise ValueError(
+            f"{path} does not begin with a line of {', '.join(columns)}; start the recipe again "
+            "with the same words, what is done is skipped"
+        )
     for number, cells in enumerate(rows[1:], start=2):
         if len(cells) != len(columns):
             raise ValueError(

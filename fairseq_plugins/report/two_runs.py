@@ -7,11 +7,11 @@
   same_test         {"in_domain": bool, "general": bool}: whether the test sets are the same bytes
   settings          [{"folder", "words"}]: what differs between the command lines of a stage of both
   only              [[folders], [folders]]: stages that one of them has
-  best              the best student of each run: {"names", "a", "b", "difference", "p_value",
-                    "signature"}, or null
-  rows              [{"name", "label", "kind", "a", "b", "difference", "p_value", "signature",
-                    "general", "speed", "bytes"}]; a and b are beam BLEU with interval, the last
-                    three pairs of values
+  best              the recommended student of each run: {"names", "a", "b", "comparison"}, or
+                    null
+  rows              groups of both: [{"name", "label", "kind", "a", "b", "comparison" (or null),
+                    "general", "speed", "bytes"}]; a and b are beam BLEU with interval and
+                    deviation over the seeds, the last three pairs of values
   versions          [{"name", "a", "b"}]: packages and commit that differ
   problems          sentences
   verdict           [{"title", "text", "tone", "points"}]
@@ -22,17 +22,20 @@ from tabulate import tabulate
 from data_prep.pipeline.stage import difference
 from fairseq_plugins.evaluation.comparison import compare
 from fairseq_plugins.report import findings
-from fairseq_plugins.report.findings import bleu, without_nan
-from fairseq_plugins.report.run import GENERAL, file_hash
-from fairseq_plugins.report.verdict import (
-    GOOD,
-    PLAIN,
-    WARNING,
-    outcome,
-    p_value,
-    signed,
-    within_noise,
+from fairseq_plugins.report.comparisons import (
+    NOT_TESTED,
+    RULE,
+    SIGNIFICANT,
+    bleu,
+    in_words,
+    over_seeds,
+    p_cell,
+    untested,
 )
+from fairseq_plugins.report.findings import without_nan
+from fairseq_plugins.report.run import GENERAL, file_hash
+from fairseq_plugins.report.tables import with_interval
+from fairseq_plugins.report.verdict import GOOD, PLAIN, WARNING
 
 FOLLOWING = ("exported/", "scores/", "speed/", "report/", "shipped/")
 BOTH = ("in_domain", "general")
@@ -90,25 +93,24 @@ def _same_test(runs, name):
 
 
 def _rows(runs, reports, domain, same_test, problems):
-    """Rows that both have under the same name, then those of one, in the order of the tables."""
-    by_name = [{row["name"]: row for row in report["rows"]} for report in reports]
+    """Groups that both have under the same name, then those of one, in the order of the tables."""
+    by_name = [{group["name"]: group for group in report["groups"]} for report in reports]
     names = [*by_name[0], *(name for name in by_name[1] if name not in by_name[0])]
     found = []
     for name in names:
-        pair = [rows.get(name) for rows in by_name]
-        known = next(row for row in pair if row)
-        scores = [_beam(row) for row in pair]
-        entry = {
-            "name": name, "label": known["label"], "kind": known["kind"],
-            "a": scores[0], "b": scores[1],
-            "difference": None, "p_value": None, "signature": None,
-            "general": [row and bleu(row, "general") for row in pair],
-            "speed": [_rate(row) for row in pair],
-            "bytes": [row and row["bytes"] for row in pair],
-        }  # fmt: skip
+        pair = [groups.get(name) for groups in by_name]
+        known = next(group for group in pair if group)
+        scores = [_beam(group) for group in pair]
+        comparison = None
         if all(scores) and same_test["in_domain"]:
-            entry.update(_compared(runs, pair, domain, problems))
-        found.append(entry)
+            comparison = _compared(runs, reports, pair, domain, problems)
+        found.append({
+            "name": name, "label": known["label"], "kind": known["kind"],
+            "a": scores[0], "b": scores[1], "comparison": comparison,
+            "general": [group and bleu(group, "general") for group in pair],
+            "speed": [_rate(group) for group in pair],
+            "bytes": [group and group["bytes"] for group in pair],
+        })  # fmt: skip
     return found
 
 
@@ -117,17 +119,35 @@ def _best(runs, reports, domain, same_test, problems):
     pair = []
     for report in reports:
         name = (report["recommended"] or {}).get("name")
-        pair.append(next((row for row in report["rows"] if row["name"] == name), None))
+        pair.append(next((group for group in report["groups"] if group["name"] == name), None))
     if None in pair or not same_test["in_domain"]:
         return None
-    return {
-        "names": [row["name"] for row in pair], "a": _beam(pair[0]), "b": _beam(pair[1]),
-        **_compared(runs, pair, domain, problems),
+    comparison = _compared(runs, reports, pair, domain, problems)
+    return comparison and {
+        "names": [group["name"] for group in pair], "a": _beam(pair[0]), "b": _beam(pair[1]),
+        "comparison": comparison,
     }  # fmt: skip
 
 
-def _compared(runs, pair, domain, problems):
-    """What the second of two rows gains over the first, on test sets that are the same."""
+def _compared(runs, reports, pair, domain, problems):
+    """What the second of two groups gains over the first, seed by seed; None: none in common."""
+    rows = [
+        {row["seed"]: row for row in report["rows"] if row["name"] in group["rows"]
+         and bleu(row) is not None}
+        for report, group in zip(reports, pair, strict=True)
+    ]  # fmt: skip
+    found = [
+        {"seed": seed, "new": new["name"], "old": rows[0][seed]["name"],
+         **_tested(runs, (rows[0][seed], new), domain, problems)}
+        for seed, new in rows[1].items() if seed in rows[0]
+    ]  # fmt: skip
+    if not found:
+        return None
+    return {"new": pair[1]["name"], "old": pair[0]["name"], **over_seeds(found)}
+
+
+def _tested(runs, pair, domain, problems):
+    """The difference of two models on test sets that are the same."""
     files = [
         run.translations(domain, row["model"], domain)
         for run, row in zip(runs, pair, strict=True)
@@ -138,15 +158,14 @@ def _compared(runs, pair, domain, problems):
             return compare(files[1], files[0], references, runs[0].target_lang)
         except ValueError as error:
             problems.append(str(error))
-    difference = bleu(pair[1]) - bleu(pair[0])
-    return {"difference": round(difference, 2), "p_value": None, "signature": None}
+    return untested(bleu(pair[1]) - bleu(pair[0]))
 
 
-def _beam(row):
-    if row is None or bleu(row) is None:
+def _beam(group):
+    if group is None or bleu(group) is None:
         return None
-    entry = row["in_domain"]["beam"]["bleu"]
-    return {"score": entry["score"], "interval": entry["interval"]}
+    entry = group["in_domain"]["beam"]["bleu"]
+    return {name: entry[name] for name in ("score", "interval", "deviation")}
 
 
 def _rate(row):
@@ -196,7 +215,7 @@ def _verdict(found, reports):
     best = found["best"]
     compared = [
         row for row in found["rows"]
-        if row["kind"] == "student" and row["difference"] is not None
+        if row["kind"] == "student" and row["comparison"]
     ]  # fmt: skip
     if not found["same_test"]["in_domain"]:
         title, tone = "The scores do not compare", WARNING
@@ -206,37 +225,40 @@ def _verdict(found, reports):
         )
     elif best is None:
         title, tone = "No students to compare", WARNING
-        text = "At least one of the runs has no student with scores."
+        text = "At least one of the runs has no student with scores, or they share no seed."
     else:
         title, tone = _better(best, a, b)
         text = (
-            f"The best student of A, {best['names'][0]}, has {best['a']['score']:.1f} BLEU, that "
-            f"of B, {best['names'][1]}, {best['b']['score']:.1f} ({signed(best['difference'])}, "
-            f"{p_value(best['p_value'])}, {outcome(best)})."
+            f"The student to ship of A, {best['names'][0]}, has {best['a']['score']:.1f} BLEU, that "
+            f"of B, {best['names'][1]}, {best['b']['score']:.1f}: {in_words(best['comparison'])}."
         )
-    points = [
-        f"{row['name']} in both: {signed(row['difference'])} BLEU, {outcome(row)} "
-        f"({p_value(row['p_value'])})"
-        for row in compared
-    ]
+    points = [f"{row['name']} in both: {in_words(row['comparison'])}" for row in compared]
     parts.append({"title": title, "text": text, "tone": tone, "points": points})
     parts.append(_what_differs(found))
     parts.append(
-        {"title": "How sure this is", "tone": PLAIN, "points": [],
-         "text": "A significant difference tells these two trainings apart, not the settings "
-         "behind them: one run is one draw, and another seed moves scores, too. Repeat both with "
-         "other seeds before you build on a small difference."}
-    )  # fmt: skip
+        {"title": "How sure this is", "tone": PLAIN, "points": [], "text": _certainty(compared)}
+    )
     return parts
 
 
 def _better(best, a, b):
-    """Heading and tone for the difference between the best students of two runs."""
-    if best["p_value"] is None:
+    """Heading and tone for the difference between the recommended students of two runs."""
+    comparison = best["comparison"]
+    if comparison["outcome"] == NOT_TESTED:
         return "A difference that was not tested", WARNING
-    if within_noise(best):
+    if comparison["outcome"] != SIGNIFICANT:
         return "No difference that could be told from noise", PLAIN
-    return f"{b if best['difference'] > 0 else a} is better", GOOD
+    return f"{b if comparison['difference'] > 0 else a} is better", GOOD
+
+
+def _certainty(compared):
+    if max((len(row["comparison"]["seeds"]) for row in compared), default=1) > 1:
+        return RULE
+    return (
+        "A significant difference tells these two trainings apart, not the settings behind them: "
+        "one run is one draw, and another seed moves scores, too. Repeat both with other seeds "
+        "before you build on a small difference."
+    )
 
 
 def _what_differs(found):
@@ -283,12 +305,11 @@ def cells(found):
     speed = any(any(row["speed"]) for row in found["rows"])
     for row in found["rows"]:
         line = [row["name"]]
-        line += [f"{entry['score']:.1f} ± {entry['interval']:.1f}" if entry else "–"
-                 for entry in (row["a"], row["b"])]  # fmt: skip
-        known = row["difference"] is not None
-        line.append(f"{row['difference']:+.1f}" if known else "–")
-        line.append("–" if row["p_value"] is None else f"{row['p_value']:.3f}")
-        line.append(outcome(row) if known else "–")
+        line += [with_interval({"bleu": row[run]}, "bleu") for run in "ab"]
+        found = row["comparison"]
+        line.append(f"{found['difference']:+.1f}" if found else "–")
+        line.append(p_cell(found) if found else "–")
+        line.append(found["outcome"] if found else "–")
         line += ["–" if value is None else f"{value:.1f}" for value in row["general"]]
         if speed:
             line += ["–" if value is None else f"{value:,.0f}" for value in row["speed"]]

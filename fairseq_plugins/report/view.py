@@ -64,8 +64,7 @@ def _height(page, console, options):
 def _head(moment):
     run, plan = moment.run, moment.run.plan
     what = [f"{run.source_lang} → {run.target_lang}", *run.domains]
-    if plan.get("size"):
-        what.append(f"student {plan['size']}")
+    what.append(f"student {' and '.join(run.sizes)}")
     if plan.get("configurations"):
         what.append("configurations " + ", ".join(map(str, sorted(plan["configurations"]))))
     title = Text().append(str(run.work), "bold").append(": " + ", ".join(what))

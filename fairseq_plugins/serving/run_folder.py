@@ -1,13 +1,9 @@
 """Which models of a recipe's work folder are worth seeing side by side."""
 
-from pathlib import Path
-
-from data_prep.files import read_lines
-from data_prep.manifest import read_json
 from fairseq_plugins.generation.models import EXPORTED_WEIGHTS
-
-ROWS = ".rows.tsv"
-GENERAL = "general"
+from fairseq_plugins.report.choice import DEV, choose, choose_row
+from fairseq_plugins.report.groups import grouped
+from fairseq_plugins.report.run import open_run
 
 
 def models_of_run(work, domain=None, say=lambda text: None):
@@ -15,101 +11,80 @@ def models_of_run(work, domain=None, say=lambda text: None):
 
     The teacher is the adapted one, else the general one; the general student is the last of the
     table, which learnt from the teacher where there is one that did; the best student of the
-    domain is that with the highest BLEU (beam) in scores/, or the last of the table while there
-    are no scores.
+    domain is the one that the dev set chooses, as in the report, or the last of the table while
+    none has a dev score.
 
     Args:
-        work: work folder of a recipe, with ``plan/DOMAIN.rows.tsv`` and ``exported/``.
+        work: work folder of a recipe, with ``plan/`` and ``exported/``.
         domain: name of a domain; None: the only one.
         say: called with a sentence on what was chosen, or is missing.
 
     Raises:
-        FileNotFoundError: the run has no plan, or none of these models was exported yet.
-        ValueError: the domain is unknown or has to be named, or the plan is damaged.
+        FileNotFoundError: there is no run, or none of these models was exported yet.
+        ValueError: the domain is unknown or has to be named, or the plan is missing or damaged.
     """
-    work = Path(work)
-    if not work.is_dir():
-        raise FileNotFoundError(f"work folder {work} is missing")
-    domain = _domain(work, domain)
-    rows = _rows(work / "plan" / f"{domain}{ROWS}")
-    exported = [row for row in rows if _folder(work, row).joinpath(EXPORTED_WEIGHTS).is_file()]
+    run = open_run(work)
+    domain = _domain(run, domain)
+    rows = run.rows(domain)
+    exported = [row for row in rows if (_folder(run, row) / EXPORTED_WEIGHTS).is_file()]
 
-    def of(kind, name):
-        return [
-            row for row in exported if row["model"].startswith(f"{kind}/")
-            and row["model"].endswith(f"/{name}")
-        ]  # fmt: skip
+    def of(kind, value):
+        return [row for row in exported if getattr(row, kind) == value]
 
-    teachers = of("teacher", domain) or of("teacher", GENERAL)
+    teachers = of("configuration", "adapted-teacher") or of("configuration", "teacher")
     found = {
         "teacher": teachers[:1],
-        "general student": of("student", GENERAL)[-1:],
-        f"student of {domain}": _best(work, domain, of("student", domain), say),
+        "general student": of("kind", "general student")[-1:],
+        f"student of {domain}": _best(run, of("kind", "student"), domain, say),
     }
     missing = [what for what, rows in found.items() if not rows]
     chosen = [row for rows in found.values() for row in rows]
     if not chosen:
         raise FileNotFoundError(
-            f"{work / 'exported'} holds none of the models of {domain}; they are exported when "
+            f"{run.work / 'exported'} holds none of the models of {domain}; they are exported when "
             f"they are scored, near the end of the run: run the recipe on"
         )
     if missing:
-        say(f"{work} has no exported {' and no '.join(missing)} yet")
-    return [(_name(row), _folder(work, row), row["label"]) for row in chosen]
+        say(f"{run.work} has no exported {' and no '.join(missing)} yet")
+    return [(_name(row), _folder(run, row), row.label) for row in chosen]
 
 
-def _domain(work, domain):
-    names = sorted(path.name.removesuffix(ROWS) for path in work.glob(f"plan/*{ROWS}"))
-    if not names:
-        raise FileNotFoundError(
-            f"{work} holds no plan/DOMAIN{ROWS}, which recipes write at their start; name the "
-            f"models instead: --model NAME={work / 'exported'}/..."
-        )
+def _domain(run, domain):
+    names = sorted(run.domains)
     if domain is None and len(names) > 1:
-        raise ValueError(f"{work} has several domains; choose with --domain: {', '.join(names)}")
+        raise ValueError(f"{run.work} has several domains; choose with --domain: {', '.join(names)}")
     if domain is not None and domain not in names:
-        raise ValueError(f"{work} has no domain {domain!r}; there are {', '.join(names)}")
+        raise ValueError(f"{run.work} has no domain {domain!r}; there are {', '.join(names)}")
     return domain or names[0]
 
 
-def _rows(path):
-    """[{"name", "label", "model"}] in the order of the table."""
-    header, *lines = [line.split("\t") for line in read_lines(path)]
-    for number, fields in enumerate(lines, start=2):
-        if len(fields) != len(header):
-            raise ValueError(
-                f"{path}, line {number}: {len(fields)} fields where the header has {len(header)}"
-            )
-    rows = [dict(zip(header, fields)) for fields in lines]
-    if not {"name", "label", "model"} <= set(header):
-        raise ValueError(f"{path}, line 1: name, label and model are expected in the header")
-    return rows
+def _folder(run, row):
+    return run.work / "exported" / row.model
 
 
-def _folder(work, row):
-    return work / "exported" / row["model"]
-
-
-def _best(work, domain, students, say):
-    scored = [(bleu, row) for row in students if (bleu := _bleu(work, domain, row)) is not None]
-    if not scored:
+def _best(run, students, domain, say):
+    rows = [
+        {"name": student.name, "group": student.group, "size": student.size, "seed": student.seed,
+         "state": "exported", "dev": run.dev(student), "general": None,
+         "in_domain": ((student.scores or {}).get("test_sets") or {}).get(domain)}
+        for student in students
+    ]  # fmt: skip
+    groups = grouped(rows)
+    best = choose(list(groups.values()))
+    if best is None:
         return students[-1:]
-    bleu, best = max(scored, key=lambda pair: pair[0])
-    if len(scored) > 1:
-        say(f"{_name(best)} has the best BLEU of {len(scored)} students of {domain}: {bleu:.1f}")
-    return [best]
-
-
-def _bleu(work, domain, row):
-    path = work / "scores" / domain / row["model"] / "scores.json"
-    if not path.is_file():
-        return None
-    try:
-        return read_json(path)["test_sets"][domain]["beam"]["bleu"]["score"]
-    except KeyError:
-        return None
+    members = [row for row in rows if row["group"] == best["name"]]
+    name = choose_row(members)["name"]
+    (chosen,) = [student for student in students if student.name == name]
+    if len(students) > 1 and best["by"] == DEV:
+        say(f"{_name(chosen)} has the highest dev BLEU of {len(groups)} students of {domain}: "
+            f"{best['dev']:.1f}")  # fmt: skip
+    elif len(students) > 1:
+        say(f"no dev BLEU is known, so the test set chose: {_name(chosen)} has the highest BLEU of "
+            f"{len(groups)} students of {domain}")  # fmt: skip
+    return [chosen]
 
 
 def _name(row):
     # the grid's students have numbers for names
-    return f"student {row['name']}" if row["name"][:1].isdecimal() else row["name"]
+    return f"student {row.name}" if row.kind == "student" else row.name

@@ -32,12 +32,12 @@ main() {
 
   SECONDS=0
   # nothing is to be installed for those who only look
-  [[ " ${options[*]-} " == *" --dry-run "* ]] || source "$root/recipes/bootstrap.sh"
+  [[ " ${options[*]-} " =~ " "(--dry-run|--plan)" " ]] || source "$root/recipes/bootstrap.sh"
   set_up=$SECONDS
   bash "$root/recipes/chain.sh" --config "$here/config.sh" --configuration 1,4,7,9 \
     --general "$here/data/general" --domain "suttas=$here/data/suttas" --work "$work" \
     ${options[@]+"${options[@]}"}
-  [[ " ${options[*]-} " != *" --dry-run "* && -e $work/report/suttas/table.txt ]] || exit 0
+  [[ ! " ${options[*]-} " =~ " "(--dry-run|--plan)" " && -e $work/report/suttas/table.txt ]] || exit 0
   time_and_note
 }
 

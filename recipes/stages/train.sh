@@ -17,6 +17,9 @@
 #                            --fisher), replay=SHARE (with --general), lora
 #   --fisher FILE            file made by dad-estimate-fisher for --init
 #   --general DIR            prepared folder of general-domain bitext
+#   --mixture LIST           prepared folders to train on, FOLDER=WEIGHT joined by commas, in place
+#                            of that of --data, whose dev set stays
+#   --mixture-temperature T  small folders of the mixture are shown more often; inf: all equally often
 #   --updates N              stop after so many updates
 #   --lr X                   peak learning rate
 #   --warmup N               updates until the peak; constant afterwards, or see --schedule
@@ -92,7 +95,7 @@ source "$here/../command_line.sh"
 init='' updates=100000 lr=0.0002 warmup=1 schedule=fixed max_tokens=4096 update_frequency=1 data_workers=1
 epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=fp32 seed=1 dry_run='' average=''
 data='' out='' size_name='' extra=()
-loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general='' from_teacher=''
+mixture='' temperature='' loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general='' from_teacher=''
 while (( $# )); do
   case $1 in
     --help|-h) script_help "$0"; exit ;;
@@ -107,6 +110,8 @@ while (( $# )); do
     --adapt) adapt=$2; shift 2 ;;
     --fisher) fisher=$2; shift 2 ;;
     --general) general=$2; shift 2 ;;
+    --mixture) mixture=$2; shift 2 ;;
+    --mixture-temperature) temperature=$2; shift 2 ;;
     --updates) updates=$2; shift 2 ;;
     --lr) lr=$2; shift 2 ;;
     --warmup) warmup=$2; shift 2 ;;
@@ -189,6 +194,7 @@ train=(
   --save-dir "$out/checkpoints"
   ${init:+--finetune-from-model "$init/model.pt"}
   ${from_teacher:+--init-from-teacher "$from_teacher"}
+  ${mixture:+--mixture "$mixture"} ${temperature:+--mixture-temperature "$temperature"}
   # model
   --arch "dad_$size_name" --dropout "$dropout" ${adaptation[@]+"${adaptation[@]}"}
   # loss

@@ -3,3 +3,4 @@
 source_lang=zh
 target_lang=en
 source "$recipes/defaults.sh"
+catalogue_domains=(medical it ted)  # what --domain all takes of the catalogue

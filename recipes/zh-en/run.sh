@@ -3,5 +3,5 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # nothing is to be installed for those who only look
-[[ " $* " =~ " "(--help|-h|--dry-run)" " ]] || source "$here/../bootstrap.sh"
+[[ " $* " =~ " "(--help|-h|--dry-run|--plan)" " ]] || source "$here/../bootstrap.sh"
 exec bash "$here/../chain.sh" --config "$here/config.sh" "$@"

@@ -5,7 +5,7 @@ import pytest
 from fairseq_plugins.report import page, two_runs
 from fairseq_plugins.report.findings import find
 from fairseq_plugins.report.run import open_run
-from tests.fixtures.run_folder import DOMAIN, ROWS, STEPS, STUDENT, TEXTS, make_run
+from tests.fixtures.run_folder import DOMAIN, ROWS, STEPS, STUDENT, TEXTS, make_run, row
 
 EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 LONG = "Donaudampfschifffahrt" * 40
@@ -15,7 +15,8 @@ LONG = "Donaudampfschifffahrt" * 40
 def address(tmp_path_factory):
     """A page with markup, a word without end and 5 more rows in it."""
     folder = tmp_path_factory.mktemp("pages")
-    rows = [*ROWS, *((f"9 variant {n}", EVIL, f"{STUDENT}/9-{n}/{DOMAIN}") for n in range(5))]
+    rows = [*ROWS, *(row(f"9 variant {n}", EVIL, f"{STUDENT}/9-{n}/{DOMAIN}", variant=f"variant{n}")
+                    for n in range(5))]
     outputs = {name: [EVIL, LONG, *TEXTS["en"][2:]] for name, *_ in rows if name[0] in "79"}
     work = make_run(
         folder / "run", rows=rows, src=[EVIL, LONG, *[EVIL] * 38], outputs=outputs,

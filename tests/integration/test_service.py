@@ -343,7 +343,7 @@ def test_only_loopback_needs_no_warning(served, models, monkeypatch):
     (["--model", "=MODEL"], "--model takes NAME=DIR"),
     (["--model", "a=MODEL", "--port", "0", "--beam", "21"], "--beam is 1 to 20 with --serve"),
     (["--model", "a=MODEL", "--port", "-1"], "--port is 0 to 65535"),
-    (["--run", "MODEL"], "holds no plan/DOMAIN.rows.tsv"),
+    (["--run", "MODEL"], "holds no run; name the --work of a recipe"),
 ])  # fmt: skip
 def test_wishes_that_cannot_be_served_are_refused(monkeypatch, capsys, words, complaint):
     model = str(exported_models()[0])

@@ -35,7 +35,7 @@ def test_without_the_package_only_zst_cannot_be_read(tmp_path, monkeypatch):
                                       else b"ja\n")  # fmt: skip
     assert list(read_lines(tmp_path / "plain.de")) == ["ja"]
     assert list(read_lines(tmp_path / "packed.de.gz")) == ["ja"]
-    with pytest.raises(ValueError, match="packed.de.zst is read with the package backports.zstd"):
+    with pytest.raises(ValueError, match="packed.de.zst needs the package backports.zstd"):
         list(read_lines(tmp_path / "packed.de.zst"))
 
 

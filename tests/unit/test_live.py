@@ -24,8 +24,10 @@ from fairseq_plugins.report.live import Told, watch
 from fairseq_plugins.report.moment import FAILED, Watcher, covered
 from fairseq_plugins.report.progress import Decodings, Progress, StageLog
 from fairseq_plugins.report.run import DONE, RUNNING, STOPPED, TO_COME
+from fairseq_plugins.report.run import ROWS as COLUMNS
 from fairseq_plugins.report.view import View, left, standing
 from tests.fixtures.models import write_text
+from tests.fixtures.run_folder import row
 
 STAGES = [
     (1, "corpora", "corpora/general/text"),
@@ -37,8 +39,8 @@ STAGES = [
     (11, "report", "report/med"),
 ]
 ROWS = [
-    ("teacher", "general references", "teacher/general"),
-    ("1", "references", "student/small/1/med"),
+    row("teacher", "general references", "teacher/general", "teacher"),
+    row("1", "references", "student/small/1/med"),
 ]
 FIRST = STAGES[0][2]
 CONFIG = "2026-11-21 20:00:00 | INFO | fairseq_cli.train | {'max_update': 700, 'patience': 3}\n"
@@ -71,12 +73,12 @@ class Work:
     def plan(self, stages=STAGES, rows=ROWS, **more):
         (self.path / "plan").mkdir(parents=True, exist_ok=True)
         run = {
-            "source_lang": "de", "target_lang": "en", "domains": ["med"], "size": "small",
+            "source_lang": "de", "target_lang": "en", "domains": ["med"], "sizes": ["small"],
             "configurations": [1, 9], "started": ago(1000), "pid": os.getpid(), **more,
         }  # fmt: skip
         write_json(self.path / "plan" / "run.json", run)
         write_plan(self.path / "plan" / "stages.json", [PlannedStage(*stage) for stage in stages])
-        lines = ["name\tlabel\tmodel", *("\t".join(map(str, row)) for row in rows)]
+        lines = ["\t".join(cells) for cells in (COLUMNS, *rows)]
         write_text(self.path / "plan" / "med.rows.tsv", lines)
 
     def done(self, folder, seconds=60.0, since=100.0, log=None):
@@ -587,7 +589,7 @@ def test_a_low_page_folds_what_is_done_then_what_is_to_come_then_the_scores(work
 def test_where_there_is_little_room_the_last_models_are_shown(work):
     models = [f"student/small/{number}/med" for number in range(1, 7)]
     work.plan(stages=[(9, "students", model) for model in [*models, "student/small/9/med"]],
-              rows=[(f"model {model[14]}", "", model) for model in models])  # fmt: skip
+              rows=[row(f"model {model[14]}", "", model, "1") for model in models])  # fmt: skip
     for model in models:
         work.done(model, log=CONFIG + valid(10, 21.3))
     work.begin("student/small/9/med")
@@ -624,13 +626,13 @@ def test_what_is_left_is_said_where_it_is_known(progress, words):
 def test_domains_are_told_apart_where_there_are_several(work):
     work.plan(stages=[(7, "teacher", "teacher/med"), (8, "data", "distilled/law/law"), STAGES[0]],
               domains=["med", "law"])  # fmt: skip
-    (work.path / "plan" / "law.rows.tsv").write_text("name\tlabel\tmodel\n")
+    (work.path / "plan" / "law.rows.tsv").write_text("\t".join(COLUMNS) + "\n")
     page = "\n".join(shown(Watcher(work.path).look()))
     assert "teacher (med)" in page and "data (law)" in page and "corpora " in page
 
 
 def test_names_are_shown_as_they_are(work):
-    work.plan(stages=[(1, "[bold]corpora[/]", FIRST)], rows=[("[red]x", "", "teacher/general")])
+    work.plan(stages=[(1, "[bold]corpora[/]", FIRST)], rows=[row("[red]x", "", "teacher/general", "teacher")])
     work.score("teacher/general", med=1.0)
     page = "\n".join(shown(Watcher(work.path).look()))
     assert "[bold]corpora[/]" in page and "[red]x" in page

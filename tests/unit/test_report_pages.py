@@ -11,7 +11,7 @@ from fairseq_plugins.report import figures, page, report, tables, two_runs
 from fairseq_plugins.report.findings import find
 from fairseq_plugins.report.run import open_run
 from tests.fixtures.models import write_text
-from tests.fixtures.run_folder import DOMAIN, ROWS, STEPS, STUDENT, TEXTS, make_run
+from tests.fixtures.run_folder import DOMAIN, ROWS, STEPS, STUDENT, TEXTS, make_run, row
 
 EVIL = '<script>alert("x")</script><img src=http://x onerror=alert(1)> {{ 7*7 }} | `a` [b](c) &amp;'
 FILES = {"report.html", "report.md", "report.json", "table.txt", "table.md", "scores.tsv"}
@@ -127,7 +127,7 @@ def evil(tmp_path_factory):
     """A run whose sentences, labels, logs and ledgers try to break out."""
     src = [EVIL, "\x00\x1b[31m\u202eabc", *TEXTS["de"][2:]]
     outputs = {"9": [EVIL + " x", "", *TEXTS["en"][2:]]}
-    rows = [*ROWS[:-2], ("9", EVIL, f"{STUDENT}/9/{DOMAIN}")]
+    rows = [*ROWS[:-2], row("9", EVIL, f"{STUDENT}/9/{DOMAIN}")]
     made = make_run(tmp_path_factory.mktemp("runs") / "run", rows=rows, src=src, outputs=outputs,
                     steps=[STEPS[0], ("9", "adapted teacher", EVIL)])  # fmt: skip
     return find(open_run(made), DOMAIN)
@@ -232,16 +232,15 @@ def test_names_in_the_front_cover_each_other_nowhere(found):
 
 
 def test_thirty_rows_make_a_page(found):
-    rows = [{**found["rows"][-1], "name": f"9 variant {number}", "model": f"{STUDENT}/{number}/x"}
-            for number in range(30)]  # fmt: skip
-    forgetting = [{**found["forgetting"][0], "name": row["name"]} for row in rows]
-    many = {**found, "rows": rows, "curves": {}, "forgetting": forgetting, "recommended": None,
+    groups = [{**found["groups"][-1], "name": f"9 variant {number}"} for number in range(30)]
+    forgetting = [{**found["forgetting"][0], "name": group["name"]} for group in groups]
+    many = {**found, "groups": groups, "curves": {}, "forgetting": forgetting, "recommended": None,
             "sentences": None}  # fmt: skip
     assert page.as_html(many).count("9 variant 29") > 5
 
 
 def test_a_log_with_one_validation_and_a_score_of_zero_can_be_drawn(found):
-    curve = {"name": "9", "dev": DOMAIN, "kept": None, "training": [],
+    curve = {"name": "9", "group": "9", "dev": DOMAIN, "kept": None, "training": [],
              "validations": [{"update": 10, "bleu": 0.0}]}  # fmt: skip
     assert figures.curves({**found, "curves": {"9": curve}}) is not None
     zero = {"name": "9", "start": "x", "in_domain": [0.0, 0.0], "general": [0.0, 0.0]}
@@ -249,7 +248,7 @@ def test_a_log_with_one_validation_and_a_score_of_zero_can_be_drawn(found):
 
 
 def test_what_is_not_known_is_not_drawn(found):
-    bare = {**found, "rows": [], "curves": {}, "forgetting": []}
+    bare = {**found, "groups": [], "curves": {}, "forgetting": []}
     assert figures.front(bare) is figures.curves(bare) is figures.forgetting(bare) is None
 
 
@@ -270,7 +269,7 @@ def test_the_table_shows_every_system_with_intervals_and_signature(work, found):
 def test_every_score_is_in_the_tsv(found):
     rows = [line.split("\t") for line in tables.as_tsv(found).splitlines()]
     assert len(rows) == 1 + 5 * 2 * 2 * 2 + len(STEPS)  # systems, test sets, decodings, metrics
-    assert {len(row) for row in rows} == {7}
+    assert {len(row) for row in rows} == {9}
 
 
 def test_the_command_writes_every_file_and_prints_the_table(dad_report, work, tmp_path):
@@ -371,19 +370,20 @@ def test_two_runs_differ_in_settings_and_scores(work, other):
     ]
     assert found["only"] == [[f"{STUDENT}/7/{DOMAIN}"], []]
     nine = next(row for row in found["rows"] if row["name"] == "9")
-    assert nine["difference"] > 5 and nine["p_value"] < 0.05
+    assert nine["comparison"]["difference"] > 5 and nine["comparison"]["outcome"] == "significant"
     seven = next(row for row in found["rows"] if row["name"] == "7")
-    assert seven["b"] is None and seven["difference"] is None
+    assert seven["b"] is None and seven["comparison"] is None
     assert found["verdict"][0]["title"] == f"{other} is better"
     back = compared(other, work)
-    assert back["best"]["difference"] == -found["best"]["difference"]
+    gains = [way["best"]["comparison"]["difference"] for way in (found, back)]
+    assert gains[0] == -gains[1]
     assert back["verdict"][0]["title"] == f"{other} is better"
 
 
 def test_a_run_against_itself_differs_in_nothing(work):
     found = compared(work, work)
     assert found["settings"] == [] and found["only"] == [[], []] and found["versions"] == []
-    assert {row["difference"] for row in found["rows"]} == {0}
+    assert {row["comparison"]["difference"] for row in found["rows"]} == {0}
     assert found["verdict"][0]["title"] == "No difference that could be told from noise"
 
 
@@ -391,7 +391,7 @@ def test_scores_of_different_test_sets_are_not_compared(work, tmp_path):
     third = make_run(tmp_path / "third", references=[*TEXTS["en"][1:], "another"])
     found = compared(work, third)
     assert found["same_test"] == {"in_domain": False, "general": False}
-    assert {row["difference"] for row in found["rows"]} == {None} and found["best"] is None
+    assert {row["comparison"] for row in found["rows"]} == {None} and found["best"] is None
     assert found["verdict"][0]["title"] == "The scores do not compare"
     assert all(row["a"] and row["b"] for row in found["rows"])  # they are shown, though
     assert any("not the same text" in problem for problem in found["problems"])

@@ -8,7 +8,7 @@ import pytest
 from data_prep.manifest import read_json, write_json
 from fairseq_plugins.report.run import DONE, RUNNING, STOPPED, TO_COME, open_run, read_curve
 from tests.fixtures.models import write_text
-from tests.fixtures.run_folder import DOMAIN, ROWS, log, make_run
+from tests.fixtures.run_folder import COLUMNS, DOMAIN, ROWS, log, make_run, row
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_values_that_are_no_numbers_and_lines_cut_short_are_counted_and_left_out
                     + 'x | INFO | valid | {"valid_bleu": "3", oops}\n'
                     + 'x | INFO | valid | {"valid_bleu": "3"')  # fmt: skip
     curve = read_curve(path)
-    assert (curve.not_numbers, curve.damaged) == (1, 1)
+    assert (curve.not_numbers, curve.damaged) == (2, 1)  # BLEU of both decodings
     assert [point.get("bleu") for point in curve.validations] == [1.5, 8, None]
 
 
@@ -91,6 +91,13 @@ def test_files_of_older_versions_are_left_out_and_named(work):
     assert len(run.problems) == 3 and all(DOMAIN in problem for problem in run.problems)
 
 
+def make_old(work):
+    """A plan of the time when a run had one size."""
+    path = work / "plan/run.json"
+    plan = {**read_json(path), "size": "tiny"}
+    write_json(path, {name: value for name, value in plan.items() if name != "sizes"})
+
+
 @pytest.mark.parametrize(
     "spoil, message",
     [
@@ -99,6 +106,7 @@ def test_files_of_older_versions_are_left_out_and_named(work):
         (lambda work: shutil.rmtree(work / "plan"), "run.json is missing.*start its recipe again"),
         (lambda work: (work / "plan/run.json").write_text("{"), "run.json is not JSON"),
         (lambda work: write_json(work / "plan/run.json", {"domains": []}), "lacks source_lang"),
+        (lambda work: make_old(work), "lacks sizes; start the recipe again"),
     ],
 )
 def test_what_is_no_run_is_refused_with_the_next_step(work, spoil, message):
@@ -110,8 +118,10 @@ def test_what_is_no_run_is_refused_with_the_next_step(work, spoil, message):
 @pytest.mark.parametrize(
     "lines, message",
     [
-        (["name\tmodel"], "does not begin with a line of name, label, model"),
-        (["name\tlabel\tmodel", "9\tx"], "line 2: 2 cells, not 3"),
+        (["name\tlabel\tmodel"], "a line of name, group, label, .*; start the recipe again"),
+        (["\t".join(COLUMNS), "9\tx"], "line 2: 2 cells, not 8"),
+        (["\t".join(COLUMNS), "\t".join(row("9", "", "x", "10"))], "line 2: .* configuration '10'"),
+        (["\t".join(COLUMNS), "\t".join(row("9", "", "x", seed="x"))], "line 2: a seed .* 'x'"),
         ([], "does not begin"),
     ],
 )
@@ -128,7 +138,7 @@ def test_a_line_separator_in_a_label_ends_no_line(work):
 
 
 def test_a_curve_is_found_while_the_training_runs(work):
-    model = ROWS[0][2]
+    model = ROWS[0][3]
     (work / model / "log.txt").rename(work / f"{model}.log")
     assert len(open_run(work).curve(model).validations) == 2
     (work / f"{model}.log").unlink()

@@ -10,16 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.manifest import read_json, write_json
 from fairseq_plugins.generation.decoding import Decoding, Hypothesis
 from fairseq_plugins.generation.nbest import Candidate
 from fairseq_plugins.generation.policies import Policies
 from fairseq_plugins.generation.teacher import Teacher
+from fairseq_plugins.report.run import ROWS as COLUMNS
 from fairseq_plugins.serving import service, stream
 from fairseq_plugins.serving.differences import differences
 from fairseq_plugins.serving.run_folder import models_of_run
 from fairseq_plugins.serving.service import Desk, Refused, host_is_known, read_wish
 from fairseq_plugins.serving.stream import Input, translate_stream
 from fairseq_plugins.serving.translate import format_lines, name_and_folder
+from tests.fixtures.models import write_text
+from tests.fixtures.run_folder import row
 
 
 class Pipe:
@@ -431,17 +435,17 @@ def test_models_of_other_languages_are_no_company():
 def work(tmp_path):
     """A work folder with a plan for the domain talks, and everything exported."""
     rows = [
-        ("teacher", "teacher/general"), ("adapted teacher", "teacher/talks"),
-        ("general student R", "student/tiny/references/general"),
-        ("general student D", "student/tiny/distilled/general"),
-        ("1", "student/tiny/1/talks"), ("9", "student/tiny/9/talks"),
-        ("7", "student/tiny/7/talks"),
-    ]  # fmt: skip
+        row("teacher", "of teacher", "teacher/general", "teacher"),
+        row("adapted teacher", "of adapted teacher", "teacher/talks", "adapted-teacher"),
+        row("general student R", "of R", "student/tiny/references/general", "references"),
+        row("general student D", "of D", "student/tiny/distilled/general", "distilled"),
+        *(row(number, f"of {number}", f"student/tiny/{number}/talks") for number in "197"),
+    ]
     (tmp_path / "plan").mkdir()
-    (tmp_path / "plan" / "talks.rows.tsv").write_text(
-        "name\tlabel\tmodel\n" + "".join(f"{name}\tof {name}\t{path}\n" for name, path in rows)
-    )
-    for _, path in rows:
+    plan = {"source_lang": "de", "target_lang": "en", "domains": ["talks"], "sizes": ["tiny"]}
+    write_json(tmp_path / "plan" / "run.json", plan)
+    write_text(tmp_path / "plan" / "talks.rows.tsv", map("\t".join, [COLUMNS, *rows]))
+    for *_, path, _, _, _, _ in rows:
         folder = tmp_path / "exported" / path
         folder.mkdir(parents=True)
         (folder / "model.bin").touch()
@@ -453,6 +457,17 @@ def score(work, path, bleu):
     folder.mkdir(parents=True)
     entry = {"talks": {"beam": {"bleu": {"score": bleu}}}}
     (folder / "scores.json").write_text(json.dumps({"test_sets": entry}))
+
+
+def train(work, path, dev, on="a"):
+    """A student with a log and a record of its training, as far as the choice needs them."""
+    folder = work / path
+    folder.mkdir(parents=True)
+    entry = {"valid_bleu_greedy": str(dev), "valid_num_updates": "10"}
+    (folder / "log.txt").write_text(f"x | INFO | valid | {json.dumps(entry)}\n")
+    write_json(folder / "manifest.json", {"counts": {"updates": 10}})
+    inputs = {"bin/valid.en": {"sha256": on}}
+    write_json(folder / "stage.json", {"command": ["train.sh", "--data", "bin"], "inputs": inputs})
 
 
 def names(work, **options):
@@ -467,7 +482,17 @@ def test_of_a_run_teacher_general_student_and_the_best_student_are_shown(work):
     found = models_of_run(work, "talks", said.append)
     folder = work / "exported" / "student/tiny/9/talks"
     assert found[2] == ("student 9", folder, "of 9")
-    assert said == ["student 9 has the best BLEU of 2 students of talks: 12.0"]
+    assert said == ["no dev BLEU is known, so the test set chose: student 9 has the highest BLEU "
+                    "of 3 students of talks"]  # fmt: skip
+
+
+def test_the_dev_set_chooses_the_student_whatever_the_test_set_says(work):
+    for number, dev, bleu in (("1", 20.0, 10.0), ("9", 19.0, 12.0)):
+        train(work, f"student/tiny/{number}/talks", dev)
+        score(work, f"student/tiny/{number}/talks", bleu)
+    said = []
+    assert names(work, say=said.append)[2] == "student 1"
+    assert said == ["student 1 has the highest dev BLEU of 3 students of talks: 20.0"]
 
 
 def test_what_a_run_has_not_exported_yet_is_left_out_and_named(work):
@@ -484,17 +509,16 @@ def test_what_a_run_has_not_exported_yet_is_left_out_and_named(work):
 
 
 def test_a_folder_that_is_no_run_is_named_with_what_it_lacks(work):
-    with pytest.raises(FileNotFoundError, match="work folder .* is missing"):
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere"):
         models_of_run(work / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"no plan/DOMAIN.rows.tsv"):
-        models_of_run(work / "exported")
+    with pytest.raises(FileNotFoundError, match="student holds no run"):
+        models_of_run(work / "exported" / "student")
     with pytest.raises(ValueError, match="no domain 'news'; there are talks"):
         models_of_run(work, "news")
+    plan = read_json(work / "plan" / "run.json")
+    write_json(work / "plan" / "run.json", {**plan, "domains": ["talks", "news"]})
     (work / "plan" / "news.rows.tsv").write_text("name\tlabel\nx\ty\n")
     with pytest.raises(ValueError, match="choose with --domain: news, talks"):
         models_of_run(work)
-    with pytest.raises(ValueError, match=r"news.rows.tsv, line 1: name, label and model"):
-        models_of_run(work, "news")
-    (work / "plan" / "news.rows.tsv").write_text("name\tlabel\tmodel\nx\ty\n")
-    with pytest.raises(ValueError, match=r"news.rows.tsv, line 2: 2 fields where the header has 3"):
+    with pytest.raises(ValueError, match=r"news.rows.tsv does not begin with a line of name"):
         models_of_run(work, "news")

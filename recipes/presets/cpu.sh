@@ -1,0 +1,34 @@
+# Numbers for a CPU: an hour or two for a language pair on two cores. Miniatures trained for
+# minutes show how the steps hang together, not what they can bring.
+
+student_size=miniature
+default_teacher_size=miniature_teacher
+
+jobs_at_once=2           # stages side by side, one core each
+most_lines=60000         # training pairs of a corpus
+
+vocabulary_size=6000
+teacher_beam=5
+teacher_compute_type=int8
+risk_candidates=5
+score_beam=5
+export_type=int8
+export_max_loss=0.5
+speed_seconds=40
+
+common_training=(
+  --schedule inverse_sqrt --lr 0.002 --warmup 400
+  --max-tokens 1500        # small batches: many updates in little time
+  --data-workers 0
+  --dropout 0.1
+  --patience 0             # no early stop: every configuration gets the same updates
+  --valid-beam 1           # dev text is decoded greedily only
+  --seed 1
+)
+teacher_training=("${common_training[@]}" --updates 3000 --epoch-fraction 0.5)
+student_training=("${common_training[@]}" --updates 2000 --epoch-fraction 0.5)
+
+teacher_adaptation=("${common_training[@]}" --updates 600 --lr 0.001 --warmup 100 --epoch-fraction 1)
+student_adaptation=("${common_training[@]}" --updates 600 --lr 0.001 --warmup 100 --epoch-fraction 1)
+student_risk=("${common_training[@]}" --updates 100 --lr 0.0003 --warmup 20 --epoch-fraction 0.5)
+student_final=("${common_training[@]}" --updates 100 --lr 0.0003 --warmup 20 --epoch-fraction 0.5)
