@@ -221,7 +221,7 @@ class Estimator:
         decoded = text.dev * text.tokens
         validation = 1.0 + sum(
             (self._rates.decode(size, self.vocabulary, width, "fairseq", "float32") or speed)
-            * decoded for width in {1, beam} if width
+            * decoded for width in ({1, beam} if beam else ())  # greedily too; 0: not at all
         )  # fmt: skip
         patience = int(words.get("--patience", 10))
         most = min(updates, PASSES * in_pass) if patience > 0 else updates

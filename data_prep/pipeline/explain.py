@@ -15,6 +15,7 @@ Example:
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -54,6 +55,7 @@ TARGETS = {  # rows of the grid: configurations with the starts random, referenc
     "output of the adapted teacher": (3, 6, 9),
 }
 STARTS = ("random weights", "student R", "student D")
+SEED = re.compile(r"-seed(\d+)(?=/|$)")  # in the name of a folder; the first seed is not said
 ABOUT = {  # what is done under a number of the chain, in the words of somebody new
     1: "get the text, clean it, keep test sets out of the training text",
     2: "learn one set of subwords for all models",
@@ -252,6 +254,8 @@ def _about(explained):
         ("One student" if len(configurations) == 1 else f"{len(configurations)} students")
         + (" for each domain" if len(run["domains"]) > 1 else "")
         + (f" and each of {len(students)} sizes" if len(students) > 1 else "")
+        + (f", trained {len(seeds)} times with different seeds, which tells chance from effect"
+           if len(seeds := run.get("seeds", [])) > 1 else "")
         + (". Its number, its configuration, says " if len(configurations) == 1 else
            ". Their numbers, the configurations, say ")
         + "what a student starts from and what it learns from in the domain:"
@@ -261,9 +265,10 @@ def _about(explained):
         notes.append("R and D are students of general text: R has learnt from references, which "
                      "are translations by people, D from the teacher's translations of the same "
                      "text.")  # fmt: skip
-    if any(not stage.out.split("/")[2].isdigit() for stage in trains if stage.number == 9):
-        notes.append("A name such as 9-word is a configuration with an option: here the student "
-                     "learns the teacher's distribution of words, too.")  # fmt: skip
+    if any(not SEED.sub("", stage.out).split("/")[2].isdigit()
+           for stage in trains if stage.number == 9):  # fmt: skip
+        notes.append("A longer name, such as 9-word or 9-mixed, is a configuration with an option: "
+                     "run.sh --help explains the word.")  # fmt: skip
     if 9 in configurations:
         notes.append("Configuration 9 is the whole method: distil, adapt, distil.")
     lines += _paragraph(" ".join(notes))
@@ -440,6 +445,10 @@ def _group_lines(explained, group, longest):
 def _name(outs):
     """Folders of a line; of many that no pattern fits, what they have in common."""
     texts = _braces(outs)
+    seeds = sorted({found[1] if (found := SEED.search(out)) else "1" for out in outs})
+    alike = list(dict.fromkeys(SEED.sub("", out) for out in outs))
+    if len(seeds) > 1 and len(alike) * len(seeds) == len(outs):
+        return f"{_name(alike)}, seeds {_and(seeds)}"
     if len(texts) < 3 and len(" ".join(texts)) < 80:
         return " ".join(texts)
     return os.path.commonpath(outs) + "/..."

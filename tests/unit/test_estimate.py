@@ -15,7 +15,7 @@ from data_prep.pipeline.estimate import (
     training_memory,
 )
 from data_prep.pipeline.graph import PlannedStage
-from data_prep.pipeline.rates import Rates, Speed
+from data_prep.pipeline.rates import Rates, Speed, arithmetic
 from tests.fixtures.planned import raw_text, stages
 
 RATES = Rates(
@@ -79,8 +79,11 @@ def test_more_frequent_validation_takes_longer(raw):
     assert teacher(raw, "--epoch-fraction", "0.1").high > teacher(raw).high
 
 
-def test_a_wider_beam_in_validation_takes_longer(raw):
-    assert teacher(raw, "--valid-beam", "5").high > teacher(raw).high
+def test_validation_decodes_greedily_and_with_the_beam(raw):
+    without, greedy, both = (teacher(raw, "--valid-beam", beam).high for beam in "015")
+    wider = arithmetic("small", 2000, 5) / arithmetic("small", 2000)
+    assert greedy > without
+    assert both - without == pytest.approx((1 + wider) * (greedy - without))
 
 
 @pytest.mark.parametrize("words", [("--loss", "sequence-risk"), ("--adapt", "anchored=0.2")])

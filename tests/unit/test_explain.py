@@ -72,6 +72,17 @@ def test_parts_come_in_order(raw):
     assert order == sorted(order)
 
 
+def test_several_seeds_are_said_and_are_no_longer_names(raw):
+    assert "trained 3 times with different seeds" in text_of(stages(raw), seeds=[1, 2, 3])
+    assert "with different seeds" not in text_of(stages(raw), seeds=[1])
+
+
+def test_a_name_with_an_option_is_explained(raw):
+    assert "A longer name" not in text_of(made := stages(raw))
+    made.append(PlannedStage(9, "", "student/tiny/9-word/medical", (), made[5].command))
+    assert "A longer name, such as 9-word" in text_of(made)
+
+
 def test_only_the_configurations_that_are_asked_for_are_in_the_grid(raw):
     text = text_of(stages(raw))
     grid = text[text.index("learns from"):text.index("R and D")]
@@ -203,6 +214,8 @@ def test_sizes_are_said_as_people_say_them(number, words):
         (["s/1/a", "s/4/b"], "s/1/a s/4/b"),
         (["d/a/a", "d/b/b"], "d/DOMAIN/DOMAIN"),
         (["d/a/a-scratch", "d/b/b-scratch"], "d/DOMAIN/DOMAIN-scratch"),
+        (["s/9", "s/9-seed2", "s/9-seed3"], "s/9, seeds 1, 2 and 3"),
+        (["s/9/a", "s/9-seed2/a", "s/4/a", "s/4-seed2/a"], "s/{9,4}/a, seeds 1 and 2"),
         (["s/r/general", "s/1/a", "s/1/b", "s/2/a"], "s/..."),
     ],
 )
