@@ -18,6 +18,7 @@ Example:
 
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -46,6 +47,7 @@ DECODING = {  # backend, compute type, beam
 }  # fmt: skip
 FIRST = 2  # updates that are not counted: memory is still being found
 FEWEST = 3  # updates to measure
+LONGEST = 60  # seconds; what is too slow for that is not tried for longer
 SET_UP = 3  # seconds that fairseq counts as training and that are none
 LINES = {"ctranslate2": 240, "fairseq": 80}  # to decode: enough that every worker has batches
 WORDS = 8  # of a line; a model that has learnt nothing writes twice as much
@@ -191,7 +193,10 @@ def _train(folder, size, precision, device, seconds, threads=None):
     words += [] if device == "cuda" else ["--cpu"]
     took, peak, output = _call(words, threads)
     entries = [entry for kind, entry in read_entries(output) if kind == "train_inner"]
-    counted = entries[FIRST:] if len(entries) >= FIRST + FEWEST else entries[1:] or entries
+    if len(entries) < FIRST + FEWEST and seconds < LONGEST:  # a large model, a slow machine
+        shutil.rmtree(save)
+        return _train(folder, size, precision, device, 3 * seconds, threads)
+    counted = entries[FIRST:]
     # speed of an update is tokens a second; their harmonic mean is that of all updates
     spent = sum(entry["wpb"] / entry["wps"] for entry in counted if entry.get("wps"))
     tokens = sum(entry["wpb"] for entry in counted if entry.get("wps"))

@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
 from data_prep.manifest import write_json
+from data_prep.pipeline import estimate
 from data_prep.pipeline.estimate import (
     Estimator,
     Text,
@@ -18,6 +20,7 @@ from data_prep.pipeline.graph import PlannedStage
 from data_prep.pipeline.rates import Rates, Speed, arithmetic
 from tests.fixtures.planned import raw_text, stages
 
+ROOT = Path(__file__).resolve().parents[2]
 RATES = Rates(
     "made up", 1.0, "cpu", {"fp32": Speed({("small", 2000, 1): 1e-3})},
     {("ctranslate2", "float32"): Speed({("small", 2000, 5): 1e-4}),
@@ -191,6 +194,14 @@ def test_a_long_file_is_estimated_from_its_beginning(tmp_path, suffix):
                          ("python", "-m", "data_prep.clean", "--in", str(folder)))  # fmt: skip
     found = Estimator([stage], ("de", "en"), RATES).text("corpora/x/text")
     assert found.pairs == pytest.approx(50_000, rel=0.01)
+
+
+def test_a_long_file_that_cannot_be_counted_in_a_moment_is_estimated_from_its_size(tmp_path):
+    data = ROOT / "recipes" / "quickstart" / "data" / "general"
+    text = gzip.decompress((data / "train.de.gz").read_bytes())
+    (tmp_path / "train.de.zst").write_bytes(zstd.compress(text))
+    number, _ = estimate._lines(tmp_path / "train.de.zst")
+    assert number == pytest.approx(text.count(b"\n"), rel=0.3)
 
 
 def test_shards_are_one_corpus(raw):
