@@ -146,6 +146,12 @@ def test_a_damaged_calibration_is_an_error_that_says_what_to_do(tmp_path, text):
         read_rates(tmp_path / "c.json", "", 1)
 
 
+def test_a_calibration_of_another_format_is_refused(tmp_path):
+    write_json(tmp_path / "c.json", read_json(REFERENCE) | {"format": 2})
+    with pytest.raises(ValueError, match="of this version"):
+        read_rates(tmp_path / "c.json", "", 1)
+
+
 def test_the_shipped_reference_is_whole_and_says_whose_it_is():
     record = read_json(REFERENCE)
     assert record["machine"]["cpu"] == "AMD EPYC" and record["machine"]["cores"] == 2
