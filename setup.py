@@ -65,6 +65,8 @@ setup(
     entry_points={
         "console_scripts": [
             "dad-stage = data_prep.pipeline.stage:main",
+            "dad-plan = data_prep.pipeline.explain:main",
+            "dad-calibrate = data_prep.pipeline.calibration:main",
             "dad-run = data_prep.pipeline.schedule:main",
             "dad-doctor = data_prep.doctor:main",
             "dad-generate = fairseq_plugins.generation.generate:main",

@@ -215,9 +215,8 @@ def difference(before, now):
 
 def fingerprint_inputs(inputs, out, digest=sha256):
     """{file name: size, time, SHA-256} of all input files; hashes are reused where they can be."""
-    known = {}
-    if (out / RECORD).exists():
-        known = read_json(out / RECORD)["inputs"]
+    records = [path for path in (out / RECORD, beside(out, ".request.json")) if path.exists()]
+    known = read_json(records[0])["inputs"] if records else {}
     found = {}
     for path in map(Path, inputs):
         if path.is_dir():

@@ -20,9 +20,9 @@ from pathlib import Path
 from data_prep.files import find_text, read_lines, sha256
 from data_prep.manifest import read_json
 from data_prep.pipeline.graph import PLAN, read_plan
+from data_prep.pipeline.lock_holders import held
 from data_prep.pipeline.stage import LOG, RECORD, beside
 from data_prep.training_log import read_entries
-from fairseq_plugins.report.lock_holders import held
 
 SCORES = "scores.json"
 SPEED = "speed.json"

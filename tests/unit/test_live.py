@@ -15,13 +15,13 @@ import pytest
 from rich.console import Console
 
 from data_prep.manifest import write_json
-from data_prep.pipeline import progress
+from data_prep.pipeline import lock_holders, progress
 from data_prep.pipeline.graph import PlannedStage, write_plan
+from data_prep.pipeline.lock_holders import held
 from data_prep.pipeline.progress import Decodings, Progress, StageLog, left
 from data_prep.pipeline.stage import beside
-from fairseq_plugins.report import live, lock_holders, report
+from fairseq_plugins.report import live, report
 from fairseq_plugins.report.live import Told, watch
-from fairseq_plugins.report.lock_holders import held
 from fairseq_plugins.report.moment import FAILED, Watcher, covered
 from fairseq_plugins.report.run import DONE, RUNNING, STOPPED, TO_COME
 from fairseq_plugins.report.run import ROWS as COLUMNS
