@@ -42,7 +42,7 @@
 #                            cpu: an hour or two for a pair, on two cores of a CPU, with miniatures
 #   --vocabulary-kind NAME   unigram or bpe (SentencePiece), or subword-nmt
 #   --vocabulary-size N      pieces of the joint vocabulary (fewer for little text)
-#   --precision NAME         fp32, or fp16 or bf16 on a GPU
+#   --precision NAME         auto (default): bf16, fp16 or fp32, whichever the device has in hardware
 #   --updates N              at most N updates in every training, for a trial
 #
 # What students learn, and how; whatever is listed with commas gets rows of its own in the table
@@ -93,7 +93,15 @@
 # Running
 #
 #   --work DIR               folder of the run (runs/PAIR); run again to go on or to change settings
-#   --jobs N                 run up to N stages side by side where they do not depend on each other
+#   --jobs N                 stages side by side at most; auto (default): as many as the cores, GPUs
+#                            and memory of this machine allow
+#   --jobs-per-gpu N         stages that share a GPU, where their memory fits (1)
+#   --all-gpus               a training beside which no other can run gets all GPUs, not one
+#   --memory GB              memory that a stage needs, in place of our estimate
+#   --fail-fast              start nothing more once a stage has failed
+#   --launcher COMMAND       trainings under torchrun, also on several machines, for example
+#                            'srun torchrun --nnodes 2 --nproc-per-node 4 ...'; see recipes/slurm
+#   --ray ADDRESS            teachers translate on this Ray cluster
 #   --stage N                begin with stage N
 #   --stop-stage N           end with stage N
 #   --tensorboard            write curves of every training to WORK/tensorboard/MODEL
@@ -141,6 +149,7 @@ enter_work() {  # stages are written with paths inside the run's folder, which c
   if [[ $only_look ]]; then
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
+    asked_in=$PWD
     if [[ -d $work ]]; then cd "$work"; else cd "$scratch"; fi
     return
   fi
@@ -267,7 +276,7 @@ run() {
     make_plan "$scratch/plan" chain
     case $only_look in
       --dry-run) pipeline schedule --work . --plan "$plan" --dry-run --first "$first_stage" --last "$last_stage" ;;
-      --plan) pipeline explain --work "$work" --plan "$plan" ;;
+      --plan) (cd "$asked_in" && pipeline explain --work "$work" --plan "$plan" --jobs "$jobs_at_once") ;;
     esac
     return
   fi
@@ -280,7 +289,8 @@ run() {
   mv plan.part plan
   hint
   # in place of this shell, so that signals reach it
-  exec dad-run --work . --jobs "$jobs_at_once" --first "$first_stage" --last "$last_stage"
+  exec dad-run --work . --jobs "$jobs_at_once" --first "$first_stage" --last "$last_stage" \
+    ${run_flags[@]+"${run_flags[@]}"}
 }
 
 hint() {  # for a person at a terminal

@@ -28,8 +28,9 @@ from data_prep.manifest import machine, read_json
 from data_prep.model_sizes import SIZES
 from data_prep.pipeline import known_rates
 from data_prep.pipeline.estimate import Estimate, Estimator, flags
-from data_prep.pipeline.forecast import Forecast
+from data_prep.pipeline.forecast import Forecast, slowdown
 from data_prep.pipeline.graph import PLAN, STAGES, dependencies, read_plan
+from data_prep.pipeline.resources import number_of_jobs, shares, this_machine
 from data_prep.pipeline.stage import RECORD, duration
 from data_prep.pipeline.state import (
     AGAIN,
@@ -81,11 +82,12 @@ def _main(argv=None):
     parser.add_argument("--work", required=True, help="folder of the run; need not exist yet")
     parser.add_argument("--plan", metavar="FOLDER",
                         help="folder of the plan, where it is not WORK/plan")  # fmt: skip
-    parser.add_argument("--jobs", type=int, default=1, help="stages side by side at most")
+    parser.add_argument(
+        "--jobs", type=number_of_jobs, default="auto", metavar="N",
+        help="stages side by side at most; auto: as many as dad-run would start",
+    )  # fmt: skip
     parser.add_argument("--format", choices=["text", "json"], default="text")
     args = parser.parse_args(argv)
-    if args.jobs < 1:
-        raise ValueError(f"--jobs is above 0, not {args.jobs}")
     plan = Path(args.plan or Path(args.work) / PLAN).resolve()
     if not (plan / STAGES).exists():
         raise FileNotFoundError(
@@ -136,7 +138,7 @@ class Explained:
     parameters: dict
 
 
-def explain(work, plan, jobs=1):
+def explain(work, plan, jobs="auto"):
     """``Explained`` of the plan in folder ``plan`` for a run in folder ``work``.
 
     The working directory is changed to ``work`` for the time of looking, where it exists.
@@ -160,14 +162,20 @@ def explain(work, plan, jobs=1):
     finally:
         os.chdir(here)
     needs = dependencies(stages)
-    share = known.rates.sharing if known.rates and not about["gpus"] else 1.0
+    place_for = this_machine()
+    most = None if jobs == "auto" else jobs
+    slower = slowdown(
+        shares(stages, needs, place_for, most), place_for.cores,
+        known.rates.sharing if known.rates and not about["gpus"] else 1.0,
+    )  # fmt: skip
+    jobs = most or place_for.places or place_for.cores
     going = [stage for stage in stages if found[stage.out].runs]
     sizes = {size for stage in stages if (size := flags(stage.command).get("--size")) in SIZES}
     return Explained(
         str(work), run, _tables(plan, run["domains"]), stages, needs, found, costs, took, known,
-        Forecast.of(going, needs, costs, jobs, share),
+        Forecast.of(going, needs, costs, jobs, slower),
         Forecast.of([s for s in stages if found[s.out].name != LEFT_OUT], needs, costs, jobs,
-                    share),
+                    slower),
         about, shutil.disk_usage(place).free, estimator.vocabulary,
         {size: estimator.parameters(size) for size in sizes},
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """What stages cost together: time one after another and side by side, memory, disk."""
 
+import math
 from dataclasses import dataclass
 
 from data_prep.pipeline.resources import ALONE
@@ -42,7 +43,7 @@ class Forecast:
     unknown: int
 
     @classmethod
-    def of(cls, stages, needs, costs, jobs=1, share=1.0):
+    def of(cls, stages, needs, costs, jobs=1, slower=None):
         """``Forecast`` of some stages of a plan.
 
         Args:
@@ -50,7 +51,7 @@ class Forecast:
             needs: {out: [out of what it reads]} of the whole plan.
             costs: {out: ``Estimate``}.
             jobs: stages side by side at most.
-            share: what a stage keeps of its speed when it gets half of the cores, 0.5 to 1.
+            slower: {out: times as long as with all cores}; a stage that is not in it is not.
         """
         low = {stage.out: costs[stage.out].low or 0.0 for stage in stages}
         high = {stage.out: costs[stage.out].high or 0.0 for stage in stages}
@@ -60,7 +61,7 @@ class Forecast:
         extra = sorted((cost.extra for cost, _ in used), reverse=True)
         return cls(
             tuple(stages), jobs, sum(low.values()), sum(high.values()),
-            makespan(stages, needs, low, jobs, share), makespan(stages, needs, high, jobs, share),
+            makespan(stages, needs, low, jobs, slower), makespan(stages, needs, high, jobs, slower),
             critical_path(stages, needs, low), critical_path(stages, needs, high),
             sum(c.limit or c.high or 0.0 for c, _ in used),
             sum(memory for memory, _ in ram[:jobs]), ram[0][1] if ram else "", *gpu,
@@ -89,22 +90,25 @@ def critical_path(stages, needs, seconds):
     return max(end.values(), default=0.0)
 
 
-def makespan(stages, needs, seconds, jobs, share):
+def slowdown(shares, cores, sharing):
+    """{out: times as long as it would take with all cores}, as dad-run gives each its threads.
+
+    Args:
+        shares: {out: ``resources.Share``}.
+        cores: of the machine.
+        sharing: what a stage keeps of its speed when it gets half of the cores, 0.5 to 1.
+    """
+    return {
+        out: (1 / sharing) ** math.log2(cores / share.threads) for out, share in shares.items()
+    }
+
+
+def makespan(stages, needs, seconds, jobs, slower=None):
     """Seconds until all stages are done, as ``dad-run`` starts them: the first that can, does.
 
-    A stage beside which no other of the plan can run gets all cores; others get their part, and
-    are slower by ``share`` for each halving. What is measured for speed runs alone.
+    What is measured for speed runs alone.
     """
-    slower = {stage.out: 1.0 for stage in stages}
-    if jobs > 1:
-        reach = _reach(stages, needs)
-        for stage in stages:
-            beside = sum(
-                other.out != stage.out and other.out not in reach[stage.out]
-                and stage.out not in reach[other.out] for other in stages
-            )  # fmt: skip
-            parts = min(jobs, beside + 1)
-            slower[stage.out] = 1 / share ** (parts.bit_length() - 1)
+    slower = slower or {}
     waiting, running, now = list(stages), {}, 0.0
     while waiting or running:
         for stage in list(waiting):
@@ -113,19 +117,9 @@ def makespan(stages, needs, seconds, jobs, share):
             if len(running) >= jobs or (alone and running) or undone & set(needs[stage.out]):
                 continue
             waiting.remove(stage)
-            running[stage.out] = now + seconds[stage.out] * slower[stage.out], stage.kind
+            running[stage.out] = now + seconds[stage.out] * slower.get(stage.out, 1.0), stage.kind
         if not running:
             break  # what is left waits for a stage that is not among these
         now = min(end for end, _ in running.values())
         running = {out: (end, kind) for out, (end, kind) in running.items() if end > now}
     return now
-
-
-def _reach(stages, needs):
-    """{out: every stage that it needs, directly or not}."""
-    found = {}
-    for stage in stages:
-        found[stage.out] = set()
-        for out in needs[stage.out]:
-            found[stage.out] |= {out} | found.get(out, set())
-    return found

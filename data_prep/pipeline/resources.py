@@ -205,3 +205,19 @@ def available_memory():
     except OSError:
         pass
     return min(amounts, default=None)
+
+
+def number_of_jobs(text):
+    """What --jobs says: a number above 0, or ``auto``."""
+    return text if text == "auto" else above_0(text)
+
+
+def above_0(text):
+    """A whole number above 0, of the command line."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+number_of_jobs.__name__ = above_0.__name__ = "number above 0"  # in the message of argparse

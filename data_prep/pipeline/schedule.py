@@ -39,8 +39,10 @@ from data_prep.pipeline.progress import UnderWay
 from data_prep.pipeline.resources import (
     ALONE,
     GIGABYTE,
+    above_0,
     available_memory,
     memory_of,
+    number_of_jobs,
     shares,
     this_machine,
     vocabulary_pieces,
@@ -77,11 +79,11 @@ def _main():
         help="only the stages of this domain, and what they need of others",
     )  # fmt: skip
     parser.add_argument(
-        "--jobs", type=_jobs, default="auto", metavar="N",
+        "--jobs", type=number_of_jobs, default="auto", metavar="N",
         help="stages side by side at most; auto: as many as fit",
     )  # fmt: skip
     parser.add_argument(
-        "--jobs-per-gpu", type=_above_0, default=1, metavar="N",
+        "--jobs-per-gpu", type=above_0, default=1, metavar="N",
         help="stages that share a GPU; above 1 only where their memory fits",
     )  # fmt: skip
     parser.add_argument(
@@ -114,20 +116,6 @@ def _main():
         wanted, needs, shares(plan, needs, machine, jobs), machine, jobs, fits=memory.fits
     )
     return Run(schedule, machine, memory, args.fail_fast).run()
-
-
-def _jobs(text):
-    return text if text == "auto" else _above_0(text)
-
-
-def _above_0(text):
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-_jobs.__name__ = _above_0.__name__ = "number above 0"  # in the message of argparse
 
 
 def complete_path():

@@ -3,8 +3,9 @@
 import pytest
 
 from data_prep.pipeline.estimate import Estimate
-from data_prep.pipeline.forecast import Forecast, critical_path, makespan
+from data_prep.pipeline.forecast import Forecast, critical_path, makespan, slowdown
 from data_prep.pipeline.graph import PlannedStage, dependencies
+from data_prep.pipeline.resources import Share
 
 
 def graph(**needs):
@@ -32,7 +33,7 @@ SECONDS = {"a": 1.0, "b": 2.0, "c": 5.0, "d": 1.0, "speed": 3.0}
     ],
 )  # fmt: skip
 def test_stages_start_as_soon_as_what_they_need_is_there(made, jobs, expected):
-    assert makespan(made, dependencies(made), SECONDS, jobs, 1.0) == expected
+    assert makespan(made, dependencies(made), SECONDS, jobs) == expected
 
 
 def test_the_critical_path_is_the_longest_way():
@@ -45,20 +46,22 @@ def test_the_critical_path_is_the_longest_way():
 def test_time_lies_between_critical_path_and_sum(made, jobs):
     needs = dependencies(made)
     total = sum(SECONDS[stage.out] for stage in made)
-    found = makespan(made, needs, SECONDS, jobs, 1.0)
+    found = makespan(made, needs, SECONDS, jobs)
     assert critical_path(made, needs, SECONDS) <= found <= total
 
 
 def test_stages_that_share_the_cores_are_slower_and_those_alone_are_not():
     needs = dependencies(DIAMOND)
-    # b and c run beside each other on half of the cores; a and d have all
-    assert makespan(DIAMOND, needs, SECONDS, 2, 0.5) == 1 + 2 * 5 + 1
-    assert makespan(DIAMOND, needs, SECONDS, 1, 0.5) == 9
+    threads = {"a": 8, "b": 4, "c": 2, "d": 8}
+    slower = slowdown({out: Share(n, n) for out, n in threads.items()}, 8, 0.5)
+    assert slower == {"a": 1, "b": 2, "c": 4, "d": 1}
+    assert makespan(DIAMOND, needs, SECONDS, 2, slower) == 1 + 4 * 5 + 1
+    assert set(slowdown({"a": Share(1, 1)}, 4, 1.0).values()) == {1}
 
 
 def test_what_needs_a_stage_that_is_done_waits_for_nothing():
     going = [stage for stage in DIAMOND if stage.out != "a"]
-    assert makespan(going, dependencies(DIAMOND), SECONDS, 2, 1.0) == 6
+    assert makespan(going, dependencies(DIAMOND), SECONDS, 2) == 6
 
 
 def forecast(costs, jobs=1, made=APART):
