@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.pipeline.graph import DIVIDER, PlannedStage, declared, dependencies
+from data_prep.pipeline.graph import PlannedStage, dependencies
 
 
 def stage(out, *inputs, number=1, command=("true", "{out}")):
@@ -54,19 +54,3 @@ def test_dependencies_are_what_comparing_every_stage_with_every_other_gives(made
         ]
         for one in stages
     }  # fmt: skip
-
-
-def line(*stage_words):
-    return DIVIDER.join(stage_words)
-
-
-def test_declared_stages_are_refused_where_two_make_a_folder_or_one_reads_what_comes_later():
-    first = line("1", "t", "--out", "a", "--", "true", "{out}")
-    reader = line("2", "t", "--resume", "--in", "a/x", "--out", "b", "--", "true", "{out}")
-    made = declared([first, reader])
-    assert [stage.out for stage in made] == ["a", "b"]
-    assert made[1].resume and made[1].inputs == ("a/x",) and made[1].number == 2
-    with pytest.raises(ValueError, match="two stages make a"):
-        declared([first, first])
-    with pytest.raises(ValueError, match="b reads a, which a later stage makes"):
-        declared([reader, first])

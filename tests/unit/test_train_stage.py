@@ -75,7 +75,7 @@ def test_only_init_is_adapting(flags, task, finetuned):
 def test_what_is_gone_on_with_is_checked_by_the_very_words_of_the_training():
     _, plain, _ = commands("--", "--clip-norm", "2")
     _, words, _ = commands("--continue", "last.pt", "--", "--clip-norm", "2")
-    training = plain[1 : plain.index("dad-keep-weights")]
+    training = plain[plain.index("fairseq-train") + 1 : plain.index("dad-keep-weights")]
     assert words[: len(training) + 6] == [
         "dad-hand-over", "--continue", "last.pt", "--out", "out/checkpoints/checkpoint_last.pt",
         "--", *training,
@@ -98,7 +98,7 @@ def test_weights_come_from_one_place(flags, named):
     assert f"{named} all say where the weights come from; keep one of them" in said
 
 
-STAND_INS = {
+HANDING_OVER = {
     "dad-hand-over": 'echo handed over; mkdir -p out/checkpoints; echo theirs > "$4"',
     # killed after its first epoch, and done when it is called again
     "fairseq-train": "cat out/checkpoints/checkpoint_last.pt; "
@@ -108,7 +108,7 @@ STAND_INS = {
 
 
 def test_a_checkpoint_is_handed_over_once(tmp_path):
-    for name, script in STAND_INS.items():
+    for name, script in HANDING_OVER.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     said = []
