@@ -7,7 +7,8 @@ fi
 source "$1"
 
 most_restarts=50
-head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head_node=${nodes[0]}
 port=$(( 20000 + SLURM_JOB_ID % 20000 ))         # another for each job
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}  # srun does not take it over by itself
 

@@ -126,7 +126,7 @@ esac
 teacher_words=(--model "$teacher" "${search[@]}" --calibrate speed)
 [[ ! $translations ]] || take_translations
 where=()
-[[ ! ${DAD_RAY-} ]] || where=(--engine ray --address "$DAD_RAY")
+[[ ! ${DAD_RAY-} || $translations ]] || where=(--engine ray --address "$DAD_RAY")
 generate=(
   dad-generate "${teacher_words[@]}"
   --source "$text/train.$source_lang" --out "$out/decoded/train.$target_lang"

@@ -249,8 +249,6 @@ if [[ ${DAD_WANDB-} ]]; then
   watching+=(--wandb-project "$DAD_WANDB")
   export WANDB_NAME=${WANDB_NAME:-$model}
 fi
-last=$out/checkpoints/checkpoint_last.pt
-hand_over=(dad-hand-over --continue "$continued" --out "$last" -- "${train[@]:1}")
 working=("${train[@]}" ${watching[@]+"${watching[@]}"})
 if (( ${#launcher[@]} )); then
   working=(
@@ -258,6 +256,8 @@ if (( ${#launcher[@]} )); then
     "${working[@]}" --max-tokens "$own_tokens" --update-freq "$own_frequency"
   )
 fi
+last=$out/checkpoints/checkpoint_last.pt
+hand_over=(dad-hand-over --continue "$continued" --out "$last" -- "${train[@]:1}")
 keep=(
   dad-keep-weights "${kept[@]}" --vocabulary "$data" --out "$out/kept"
 )
@@ -280,8 +280,8 @@ prepare_watching() {  # without the package fairseq would go on, and say so only
 
 main() {
   if [[ $dry_run ]]; then
-    [[ ! $continued ]] || print_command "${hand_over[@]}"
     [[ ! $note ]] || echo "# precision: $note"
+    [[ ! $continued ]] || print_command "${hand_over[@]}"
     print_command "${working[@]}"
     print_command "${keep[@]}"
     exit

@@ -1,4 +1,4 @@
-"""recipes/stages/train.sh: where weights come from, precision, workers, what becomes the model."""
+"""recipes/stages/train.sh: where it starts, precision, workers, which checkpoint is the model."""
 
 import os
 import re
@@ -17,7 +17,7 @@ def commands(*words):
         ["bash", STAGE, "--data", "data", "--out", "out", "--size", "tiny", "--dry-run", *words],
         capture_output=True, text=True,
     )  # fmt: skip
-    return done.returncode, done.stdout.replace("\\\n", " ").split(), done.stderr
+    return done.returncode, re.sub("^#.*", "", done.stdout).split(), done.stderr
 
 
 def value(words, flag):
@@ -75,7 +75,7 @@ def test_only_init_is_adapting(flags, task, finetuned):
 def test_what_is_gone_on_with_is_checked_by_the_very_words_of_the_training():
     _, plain, _ = commands("--", "--clip-norm", "2")
     _, words, _ = commands("--continue", "last.pt", "--", "--clip-norm", "2")
-    training = plain[plain.index("fairseq-train") + 1 : plain.index("dad-keep-weights")]
+    training = plain[1 : plain.index("dad-keep-weights")]
     assert words[: len(training) + 6] == [
         "dad-hand-over", "--continue", "last.pt", "--out", "out/checkpoints/checkpoint_last.pt",
         "--", *training,
