@@ -70,6 +70,7 @@ check_options() {  # and find what they leave open in the config
     || fail "--jobs is auto or a number above 0, not '$chosen_jobs'"
   catalogue_domains=() most_lines=''
   source "$config"
+  as_people_call_it
   use_preset
   jobs_at_once=${chosen_jobs:-$jobs_at_once}
   lines=${lines:-$most_lines}
@@ -81,6 +82,16 @@ check_options() {  # and find what they leave open in the config
     || fail "--vocabulary-kind is unigram, bpe or subword-nmt, not '$vocabulary_kind'"
   find_corpora
   check_handed_over ${handed_over[@]+"${handed_over[@]}"}
+}
+
+as_people_call_it() {  # the command in the records: the pair's run.sh, which names its own config
+  local folder word words=()
+  folder=$(cd "$(dirname "$config")" && pwd)
+  [[ -f $folder/run.sh ]] || return 0
+  for word in "${given[@]:1}"; do
+    if [[ $word == "$config" ]]; then unset 'words[-1]'; else words+=("$word"); fi
+  done
+  given=("$folder/run.sh" ${words[@]+"${words[@]}"})
 }
 
 use_preset() {
