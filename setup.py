@@ -65,6 +65,8 @@ setup(
     entry_points={
         "console_scripts": [
             "dad-stage = data_prep.pipeline.stage:main",
+            "dad-plan = data_prep.pipeline.explain:main",
+            "dad-calibrate = data_prep.pipeline.calibration:main",
             "dad-run = data_prep.pipeline.schedule:main",
             "dad-doctor = data_prep.doctor:main",
             "dad-generate = fairseq_plugins.generation.generate:main",
@@ -73,6 +75,7 @@ setup(
             "dad-candidates = fairseq_plugins.selection.candidates:main",
             "dad-estimate-fisher = fairseq_plugins.teachers.estimate_fisher:main",
             "dad-propose = fairseq_plugins.proposals:main",
+            "dad-hand-over = fairseq_plugins.export.hand_over:main",
             "dad-keep-weights = fairseq_plugins.export.weights:main",
             "dad-export = fairseq_plugins.export.export:main",
             "dad-evaluate = fairseq_plugins.evaluation.evaluate:main",

@@ -15,11 +15,25 @@ from pathlib import Path
 
 AHEAD = 2  # batches waiting for each worker
 FUNCTIONS = 8  # that a worker remembers
+CORES_OF_CONTAINER = Path("/sys/fs/cgroup/cpu.max")  # microseconds in a period, and the period
 
 
 def usable_cores():
-    """Number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """Number of cores that this process may use.
+
+    PYTHON_CPU_COUNT says so, where it is set (Python heeds it from 3.13 on, we always): by dad-run
+    for stages that share the machine. Else those that the process may run on, and no more than a
+    container's limit of processor time comes to.
+    """
+    told = os.environ.get("PYTHON_CPU_COUNT", "")
+    if told.isdigit() and int(told):
+        return int(told)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = CORES_OF_CONTAINER.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 @contextlib.contextmanager

@@ -3,7 +3,8 @@
 PyTorch reads a checkpoint by unpickling, and a pickle can run anything. Since
 torch 2.6 it reads only tensors and plain containers unless told otherwise; a
 fairseq checkpoint also holds the few types of ``SAFE_GLOBALS``, which only store
-values. Importing ``fairseq_plugins`` allows these; anything else is refused by name.
+values. ``fairseq_plugins`` allows these as soon as fairseq is imported; anything else is refused
+by name.
 
 The fingerprint of the vocabulary (file name → SHA-256) travels in the task's
 state, so two dictionaries of equal size cannot be confused.

@@ -42,7 +42,7 @@
 #                            cpu: an hour or two for a pair, on two cores of a CPU, with miniatures
 #   --vocabulary-kind NAME   unigram or bpe (SentencePiece), or subword-nmt
 #   --vocabulary-size N      pieces of the joint vocabulary (fewer for little text)
-#   --precision NAME         fp32, or fp16 or bf16 on a GPU
+#   --precision NAME         auto (default): bf16, fp16 or fp32, whichever the device has in hardware
 #   --updates N              at most N updates in every training, for a trial
 #
 # What students learn, and how; whatever is listed with commas gets rows of its own in the table
@@ -73,10 +73,35 @@
 #                            replay=SHARE   with general bitext as SHARE of the pairs, as in replay=0.25
 #                            lora           in a low-rank update of the weights
 #
+# Starting in the middle: what exists already need not be made again; each is checked first
+#
+#   --use WHAT=PLACE         take it as it is; may be repeated. WHAT is one of
+#                            vocabulary        a vocabulary folder, or a model folder that holds one
+#                            teacher, teacher/DOMAIN, student
+#                                              a general or adapted teacher, a general student: model
+#                                              folder or fairseq checkpoint
+#                            distilled, distilled/DOMAIN
+#                                              translations of WORK/corpora/NAME/text/train.de, a line
+#                                              for each line
+#   --continue WHAT=PLACE    the training of the general teacher or student goes on from a checkpoint
+#                            of fairseq, with its optimiser and its place in the data
+#   --init WHAT=PLACE        its training starts from these weights
+#   --allow-unknown-vocabulary
+#                            accept checkpoints of stock fairseq, which carry no fingerprint of their
+#                            vocabulary; name that with --use vocabulary=DIR
+#
 # Running
 #
 #   --work DIR               folder of the run (runs/PAIR); run again to go on or to change settings
-#   --jobs N                 run up to N stages side by side where they do not depend on each other
+#   --jobs N                 stages side by side at most; auto (default): as many as the cores, GPUs
+#                            and memory of this machine allow
+#   --jobs-per-gpu N         stages that share a GPU, where their memory fits (1)
+#   --all-gpus               a training beside which no other can run gets all GPUs, not one
+#   --memory GB              memory that a stage needs, in place of our estimate
+#   --fail-fast              start nothing more once a stage has failed
+#   --launcher COMMAND       trainings under torchrun, also on several machines, for example
+#                            'srun torchrun --nnodes 2 --nproc-per-node 4 ...'; see recipes/slurm
+#   --ray ADDRESS            teachers translate on this Ray cluster
 #   --stage N                begin with stage N
 #   --stop-stage N           end with stage N
 #   --tensorboard            write curves of every training to WORK/tensorboard/MODEL
@@ -115,6 +140,7 @@ source "$recipes/grid.sh"
 source "$recipes/plan.sh"
 source "$recipes/text.sh"
 source "$recipes/models.sh"
+source "$recipes/hand_over.sh"
 
 enter_work() {  # stages are written with paths inside the run's folder, which can then be moved
   python=$(command -v python || command -v python3) || fail "there is no Python; version 3.11 to 3.13 is needed"
@@ -123,6 +149,7 @@ enter_work() {  # stages are written with paths inside the run's folder, which c
   if [[ $only_look ]]; then
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
+    asked_in=$PWD
     if [[ -d $work ]]; then cd "$work"; else cd "$scratch"; fi
     return
   fi
@@ -157,10 +184,7 @@ chain() {
   prove_no_overlap
 
   # 2: one vocabulary for all models, from general-domain text
-  stage 2 "vocabulary" --in "corpora/general/text" --out vocabulary \
-    -- python -m data_prep.vocabulary --train corpora/general/text "${languages[@]}" \
-    --size "${chosen_vocabulary_size:-$vocabulary_size}" ${vocabulary_kind:+--kind "$vocabulary_kind"} \
-    --out '{out}'
+  if [[ ${used[vocabulary]-} ]]; then use_vocabulary; else learn_vocabulary; fi
 
   # 3
   for name in general "${names[@]}" ${multi_domain:+all}; do
@@ -169,8 +193,7 @@ chain() {
   done
 
   # 4
-  training=("${teacher_training[@]}")
-  train 4 "teacher" teacher/general corpora/general/prepared -- --size "$teacher_size"
+  general_teacher
 
   # 5 and 6: the general students, and what they learn from
   if needs_start distilled; then
@@ -185,11 +208,7 @@ chain() {
   # 7 and 8
   fisher 7 "teacher, in domain" teacher/general
   for name in "${names[@]}"; do
-    training=("${teacher_adaptation[@]}")
-    learning=() learning_inputs=()
-    adapt teacher/general corpora/general/prepared
-    train 7 "teacher, in domain" "teacher/$name" "corpora/$name/prepared" "${learning_inputs[@]}" \
-      -- --size "$teacher_size" "${learning[@]}"
+    adapted_teacher
     if needs_target adapted; then
       distil_domain "$name" "$name"
     fi
@@ -257,7 +276,7 @@ run() {
     make_plan "$scratch/plan" chain
     case $only_look in
       --dry-run) pipeline schedule --work . --plan "$plan" --dry-run --first "$first_stage" --last "$last_stage" ;;
-      --plan) pipeline explain --work "$work" --plan "$plan" ;;
+      --plan) (cd "$asked_in" && pipeline explain --work "$work" --plan "$plan" --jobs "$jobs_at_once") ;;
     esac
     return
   fi
@@ -270,7 +289,8 @@ run() {
   mv plan.part plan
   hint
   # in place of this shell, so that signals reach it
-  exec dad-run --work . --jobs "$jobs_at_once" --first "$first_stage" --last "$last_stage"
+  exec dad-run --work . --jobs "$jobs_at_once" --first "$first_stage" --last "$last_stage" \
+    ${run_flags[@]+"${run_flags[@]}"}
 }
 
 hint() {  # for a person at a terminal

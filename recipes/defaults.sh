@@ -4,7 +4,7 @@
 student_size=small
 default_teacher_size=large
 
-jobs_at_once=1           # stages side by side
+jobs_at_once=auto        # stages side by side; auto: as many as cores, GPUs and memory allow
 
 vocabulary_size=30000    # pieces of the joint vocabulary (the paper: 30k for each language)
 teacher_beam=12          # beam that makes distilled data

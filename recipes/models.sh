@@ -10,6 +10,39 @@ train() {  # NUMBER TITLE OUT DATA [dad-stage flags] -- TRAIN.SH-FLAGS
     ${train_flags[@]+"${train_flags[@]}"}
 }
 
+general_teacher() {
+  learning=() learning_inputs=()
+  training=("${teacher_training[@]}")
+  if [[ ${used[teacher]-} ]]; then
+    # of any shape, if nothing but its translations is wanted
+    use_model 4 "teacher" "${used[teacher]}" teacher/general "$(trained_on "$teacher_size")"
+    return
+  fi
+  start_from 4 "teacher" teacher "$teacher_size"
+  train 4 "teacher" teacher/general corpora/general/prepared \
+    ${learning_inputs[@]+"${learning_inputs[@]}"} -- --size "$teacher_size" ${learning[@]+"${learning[@]}"}
+}
+
+trained_on() {  # SIZE: of the general teacher, if another model starts from its weights
+  local name
+  [[ $student_init == random ]] || { echo "$1"; return; }
+  for name in "${names[@]}"; do
+    [[ ${used[teacher/$name]-} ]] || { echo "$1"; return; }
+  done
+}
+
+adapted_teacher() {  # of domain $name
+  if [[ ${used[teacher/$name]-} ]]; then
+    use_model 7 "teacher, in domain" "${used[teacher/$name]}" "teacher/$name"
+    return
+  fi
+  training=("${teacher_adaptation[@]}")
+  learning=() learning_inputs=()
+  adapt teacher/general corpora/general/prepared
+  train 7 "teacher, in domain" "teacher/$name" "corpora/$name/prepared" "${learning_inputs[@]}" \
+    -- --size "$teacher_size" "${learning[@]}"
+}
+
 value_of() {  # FLAG WORD...: what follows the last FLAG
   local flag=$1 word before='' value=''
   for word in "${@:2}"; do
@@ -22,7 +55,12 @@ value_of() {  # FLAG WORD...: what follows the last FLAG
 # what teachers make
 
 distil() {  # NUMBER TITLE DOMAIN TEACHER TARGETS [DISTIL.SH-FLAGS]
-  local text out=distilled/$3/$4 target_flags=()
+  local text out=distilled/$3/$4 target_flags=() given=distilled/$3
+  [[ $3 != general ]] || given=distilled
+  if [[ ${used[$given]-} && $4 == "$3" && $5 == "${targets[0]}" ]]; then
+    use_translations "${@:1:4}" "${used[$given]}"
+    return
+  fi
   text=$(sources_of "$3")
   [[ $5 == "${targets[0]}" ]] || out+=-$5
   [[ $5 == best ]] || target_flags=(--targets "$5")
@@ -104,6 +142,15 @@ mix() {  # DATA...: several prepared folders, of which each is shown equally oft
   learning+=(--mixture "${list#,}" --mixture-temperature inf)
 }
 
+validate_domains() {  # each on its own, too; all together choose the checkpoint
+  local name list=''
+  for name in "${names[@]}"; do
+    list+=,${name//-/_}=corpora/$name/prepared
+    learning_inputs+=(--in "corpora/$name/prepared")
+  done
+  learning+=(--valid-domains "${list#,}")
+}
+
 with_seed() {  # SEED: the config's own needs no word
   [[ $1 == "$config_seed" ]] || learning+=(--seed "$1")
 }
@@ -133,6 +180,14 @@ general_student_on() {  # SIZE START LOSS SEED DATA
   local out
   out=$(general_student "$1" "$2" "$3" "$4")
   learning=() learning_inputs=()
+  if [[ $2 == distilled && $3 == plain ]]; then
+    if [[ ${used[student]-} ]]; then
+      use_model 6 "student" "${used[student]}" "$out" "$1"
+      fisher 6 "student" "$out"
+      return
+    fi
+    start_from 6 "student" student "$1"
+  fi
   learn "$3" "$5"
   with_seed "$4"
   train 6 "student" "$out" "$5" ${starting[@]+--in teacher/general} \
@@ -175,6 +230,7 @@ student() {  # SIZE NUMBER VARIANT SEED DOMAIN
     data=corpora/all/prepared
     for each in "${names[@]}"; do folders+=("$(target_data "$2" "$3" "$each")"); done
     mix "${folders[@]}"
+    validate_domains
     # as many updates as the students of one domain have together
     training+=(--updates $(( $(value_of --updates "${training[@]}") * ${#names[@]} )))
   fi
@@ -217,9 +273,13 @@ score() {  # MODEL NAME LABEL DOMAIN
 
 rows_of_domain() {
   local size seed loss variant number label more=''
-  row "$teacher_size" teacher plain "${seeds[0]}" teacher "general references" teacher/general
-  row "$teacher_size" adapted-teacher plain "${seeds[0]}" "adapted teacher" \
-    "general references, then $name references" "teacher/$name"
+  local general='general references' adapted handed='handed over' students="general teacher's output"
+  [[ ! ${used[teacher]-} ]] || general=$handed
+  [[ ! ${used[student]-} ]] || students=$handed
+  adapted="$general, then $name references"
+  [[ ! ${used[teacher/$name]-} ]] || adapted=$handed
+  row "$teacher_size" teacher plain "${seeds[0]}" teacher "$general" teacher/general
+  row "$teacher_size" adapted-teacher plain "${seeds[0]}" "adapted teacher" "$adapted" "teacher/$name"
   # students that learn of a teacher may see more text than those that learn from references
   if has_monolingual "$name"; then more=' + monolingual'; fi
   for size in "${sizes[@]}"; do
@@ -233,7 +293,7 @@ rows_of_domain() {
       starts_with_loss "$loss" || continue
       for seed in "${seeds[@]}"; do
         row "$size" distilled "$loss" "$seed" "$(group "$size" "general student D" "$loss")" \
-          "general teacher's output$(in_words "$loss")" \
+          "$students$(in_words "$loss")" \
           "$(general_student "$size" distilled "$loss" "$seed")"
       done
     done
@@ -252,7 +312,7 @@ label_of() {  # NUMBER VARIANT: what a student of domain $name was trained on
   local label=''
   case ${start_of[$1]} in
     references) label='general references, then ' ;;
-    distilled) label="general teacher's output$(in_words "$(loss_of_start "$2")"), then " ;;
+    distilled) label="$students$(in_words "$(loss_of_start "$2")"), then " ;;
   esac
   case ${target_of[$1]} in
     references) label+="$name references" ;;

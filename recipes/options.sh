@@ -6,13 +6,15 @@ read_options() {  # sets the variables named after the options
   vocabulary_kind='' size='' teacher_size='' configuration='' updates='' seed=''
   targets=best filters=() rejected=drop loss=plain adapt=plain student_init=random final='' multi_domain=''
   lines='' precision='' chosen_jobs='' chosen_vocabulary_size='' first_stage=1 last_stage=12
-  only_look='' train_flags=()
+  only_look='' train_flags=() run_flags=() handed_over=() unknown_vocabulary=''
   while (( $# )); do
     case $1 in
       --help|-h) script_help "$0"; exit ;;
       --dry-run|--plan) only_look=$1; shift; continue ;;
       --tensorboard) export DAD_TENSORBOARD=tensorboard; shift; continue ;;
       --multi-domain) multi_domain=1; shift; continue ;;
+      --all-gpus|--fail-fast) run_flags+=("$1"); shift; continue ;;
+      --allow-unknown-vocabulary) unknown_vocabulary=1; shift; continue ;;
       --) train_flags=("${@:2}"); break ;;
     esac
     (( $# >= 2 )) || { [[ $1 == --* ]] && fail "$1 needs a value"; unknown_option "$0" "$1"; }
@@ -42,6 +44,10 @@ read_options() {  # sets the variables named after the options
       --student-init) student_init=$2 ;;
       --updates) updates=$2 ;;
       --lines) lines=$2 ;;
+      --use|--continue|--init) handed_over+=("$1" "$2") ;;
+      --jobs-per-gpu|--memory) run_flags+=("$1" "$2") ;;
+      --launcher) export DAD_LAUNCHER=$2 ;;
+      --ray) export DAD_RAY=$2 ;;
       --wandb) export DAD_WANDB=$2 ;;
       --stage) first_stage=$2 ;;
       --stop-stage) last_stage=$2 ;;
@@ -57,11 +63,14 @@ check_options() {  # and find what they leave open in the config
   for number in "$first_stage" "$last_stage"; do
     [[ $number =~ ^([1-9]|1[012])$ ]] || fail "a stage is a number from 1 to 12, not '$number'"
   done
-  for number in $updates $lines $chosen_jobs $chosen_vocabulary_size; do
+  for number in $updates $lines $chosen_vocabulary_size; do
     [[ $number =~ ^[1-9][0-9]*$ ]] || fail "expected a number above 0, not '$number'"
   done
+  [[ ! $chosen_jobs || $chosen_jobs =~ ^(auto|[1-9][0-9]*)$ ]] \
+    || fail "--jobs is auto or a number above 0, not '$chosen_jobs'"
   catalogue_domains=() most_lines=''
   source "$config"
+  as_people_call_it
   use_preset
   jobs_at_once=${chosen_jobs:-$jobs_at_once}
   lines=${lines:-$most_lines}
@@ -72,6 +81,17 @@ check_options() {  # and find what they leave open in the config
   [[ ! $vocabulary_kind || $vocabulary_kind =~ ^(unigram|bpe|subword-nmt)$ ]] \
     || fail "--vocabulary-kind is unigram, bpe or subword-nmt, not '$vocabulary_kind'"
   find_corpora
+  check_handed_over ${handed_over[@]+"${handed_over[@]}"}
+}
+
+as_people_call_it() {  # the command in the records: the pair's run.sh, which names its own config
+  local folder word words=()
+  folder=$(cd "$(dirname "$config")" && pwd)
+  [[ -f $folder/run.sh ]] || return 0
+  for word in "${given[@]:1}"; do
+    if [[ $word == "$config" ]]; then unset 'words[-1]'; else words+=("$word"); fi
+  done
+  given=("$folder/run.sh" ${words[@]+"${words[@]}"})
 }
 
 use_preset() {

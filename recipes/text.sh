@@ -1,4 +1,4 @@
-# How chain.sh declares the stages that make text ready, stage 1.
+# How chain.sh declares the stages that make text ready, and learn the vocabulary.
 #
 # Reads raw_folder[NAME], catalogue_sets[NAME], languages, held_out, held_out_inputs.
 
@@ -97,4 +97,11 @@ has_monolingual() {  # DOMAIN: whether it has source text without translations
 }
 sources_of() {  # DOMAIN: text folder with all that a teacher translates for students
   if has_monolingual "$1"; then echo "corpora/$1/sources"; else echo "corpora/$1/text"; fi
+}
+
+learn_vocabulary() {
+  stage 2 "vocabulary" --in "corpora/general/text" --out vocabulary \
+    -- python -m data_prep.vocabulary --train corpora/general/text "${languages[@]}" \
+    --size "${chosen_vocabulary_size:-$vocabulary_size}" ${vocabulary_kind:+--kind "$vocabulary_kind"} \
+    --out '{out}'
 }

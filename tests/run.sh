@@ -29,7 +29,7 @@ source "$root/recipes/bootstrap.sh"
 scripts=()
 while IFS= read -r -d '' script; do scripts+=("$script"); done < <(
   find "$root/recipes" "$root/tests" "$root/.ci" -type f \
-    \( -name '*.sh' -o -path "$root/.ci/run" \) -print0
+    \( -name '*.sh' -o -name '*.sbatch' -o -path "$root/.ci/run" \) -print0
 )
 for script in "${scripts[@]}"; do bash -n "$script"; done
 if command -v shellcheck >/dev/null; then

@@ -8,8 +8,9 @@ WORK/plan/stages.json of them, from which ``dad-run`` runs the stages, ``dad-pla
 and ``dad-report`` shows how far they are.
 """
 
+import functools
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -136,19 +137,27 @@ def write_plan(path, stages):
 
 
 def dependencies(stages):
-    """{out: [out of every stage whose work it reads]}, in the order of the stages."""
-    place = {stage.out: number for number, stage in enumerate(stages)}
-    below = defaultdict(set)  # folder: what stages make in it
-    for out in place:
-        for folder in PurePosixPath(out).parents:
-            below[str(folder)].add(out)
+    """{out: [out of every stage whose work it reads]}, in the order of the stages.
+
+    A stage reads the work of another where that one's folder holds one of its inputs, or lies in
+    one.
+    """
+    places = {PurePosixPath(stage.out): place for place, stage in enumerate(stages)}
+    inside = {}  # folder: places of the stages whose folders lie in it
+    for path, place in places.items():
+        for folder in path.parents:
+            inside.setdefault(folder, []).append(place)
+
+    @functools.cache
+    def makers(path):
+        path = PurePosixPath(path)
+        holding = [places[folder] for folder in (path, *path.parents) if folder in places]
+        return holding + inside.get(path, [])
+
     found = {}
-    for stage in stages:
-        needed = set()
-        for path in map(PurePosixPath, stage.inputs):
-            needed |= below.get(str(path), set())
-            needed.update(str(folder) for folder in (path, *path.parents) if str(folder) in place)
-        found[stage.out] = sorted(needed - {stage.out}, key=place.__getitem__)
+    for own, stage in enumerate(stages):
+        needed = {place for path in stage.inputs for place in makers(path)} - {own}
+        found[stage.out] = [stages[place].out for place in sorted(needed)]
     return found
 
 

@@ -20,6 +20,7 @@ Example:
 """
 
 import contextlib
+import ctypes
 import difflib
 import fcntl
 import os
@@ -40,6 +41,8 @@ from data_prep.training_log import summarise
 
 RECORD = "stage.json"
 LOG = "log.txt"
+PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+GRACE = 20  # seconds that a command has to end after SIGTERM
 FAILURE = "dad-stage: error: "  # begins the last line of a log whose command failed
 # what a stage writes about itself differs from run to run; it is no input of the next stage
 ABOUT_ITSELF = {RECORD, LOG}
@@ -65,16 +68,35 @@ def _main():
         "each fairseq log interval",
     )  # fmt: skip
     parser.add_argument(
-        "--times", metavar="WORK", help="print how long each finished stage below WORK took"
+        "--parent", type=int, metavar="PID", help="stop when this process, our parent, has ended"
     )
+    parser.add_argument(
+        "--times", metavar="WORK",
+        help="print how long each finished stage below WORK took, and how much of that was neither "
+        "training nor decoding",
+    )  # fmt: skip
     parser.add_argument("words", nargs="*", metavar="COMMAND", help="the command, after --")
     args = parser.parse_args()
     if args.times:
+        from data_prep.pipeline import cost  # which needs this module
+
         print(times(args.times))
+        print()
+        print(cost.as_text(cost.split(args.times)))
         return 0
     if not args.out or not args.words:
         parser.error("a stage needs --out FOLDER and, after --, a command")
+    if args.parent:
+        end_with(args.parent)
     return run_stage(args.words, args.out, args.inputs, resume=args.resume, screen=args.screen)
+
+
+def end_with(parent):
+    """Have the system send us SIGTERM when our parent ends, however that happens (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it has ended before we asked
+        signal.raise_signal(signal.SIGTERM)
 
 
 def run_stage(words, out, inputs=(), *, resume=False, screen="all"):
@@ -108,7 +130,7 @@ def run_stage(words, out, inputs=(), *, resume=False, screen="all"):
             started = time.monotonic()
             status = execute(words, part, log, lock_file, screen)
             if status != 0:
-                show_failure(log, status, shown=screen == "all")
+                show_failure(log, status, shown=screen in ("all", "lines"))
                 return status
             seconds = time.monotonic() - started
             finish(part, log, request, seconds, cpu_seconds_of_children())
@@ -127,7 +149,32 @@ def beside(out, suffix):
 # -- skip or redo --------------------------------------------------------------------------
 
 
-def why_redo(out, request):
+def is_up_to_date(words, out, inputs=()):
+    """Whether a stage is done and unchanged, as far as names, sizes and times of its files tell.
+
+    Quick, and safe to ask: False too where a file would have to be read to know, where something is
+    missing, or where another process is making the stage. ``run_stage`` then finds out.
+    """
+    out = Path(out)
+    if not (out / RECORD).exists():
+        return False
+    try:
+        with lock(out, wait=False):
+            files = fingerprint_inputs(inputs, out, digest=_unread)
+            return not why_redo(out, {"command": list(words), "inputs": files}, digest=_unread)
+    except (_Unread, OSError, ValueError, KeyError):
+        return False
+
+
+class _Unread(Exception):
+    """Only the content of a file would tell."""
+
+
+def _unread(file):
+    raise _Unread
+
+
+def why_redo(out, request, digest=sha256):
     """Reasons, in words, why ``out`` has to be made again; empty when it is up to date."""
     if not out.exists():
         return ["going on after a stop" if beside(out, ".part").exists() else "to be made"]
@@ -144,7 +191,7 @@ def why_redo(out, request):
             kind = "new" if name not in before else "gone" if name not in now else "changed"
             reasons.append(f"input {name} is {kind}")
     for name, entry in record["outputs"].items():
-        found = describe(out / name, entry) if (out / name).is_file() else None
+        found = describe(out / name, entry, digest=digest) if (out / name).is_file() else None
         if found is None or found["sha256"] != entry["sha256"]:
             reasons.append(f"output {name} is {'missing' if found is None else 'changed'}")
     if len(reasons) > 4:
@@ -166,11 +213,10 @@ def difference(before, now):
     return ", ".join(changes)
 
 
-def fingerprint_inputs(inputs, out):
+def fingerprint_inputs(inputs, out, digest=sha256):
     """{file name: size, time, SHA-256} of all input files; hashes are reused where they can be."""
-    known = {}
-    if (out / RECORD).exists():
-        known = read_json(out / RECORD)["inputs"]
+    records = [path for path in (out / RECORD, beside(out, ".request.json")) if path.exists()]
+    known = read_json(records[0])["inputs"] if records else {}
     found = {}
     for path in map(Path, inputs):
         if path.is_dir():
@@ -180,10 +226,10 @@ def fingerprint_inputs(inputs, out):
             files = [file for file in sorted(path.rglob("*")) if is_content(file)]
             for file in files:
                 name = str(file)
-                hint = known.get(name) or made_by_stage.get(str(file.relative_to(path)))
-                found[name] = describe(file, hint)
+                hints = known.get(name), made_by_stage.get(str(file.relative_to(path)))
+                found[name] = describe(file, *hints, digest=digest)
         elif path.exists():
-            found[str(path)] = describe(path, known.get(str(path)))
+            found[str(path)] = describe(path, known.get(str(path)), digest=digest)
         else:
             raise FileNotFoundError(f"{path}, an input of {out}, is missing")
     return found
@@ -199,12 +245,13 @@ def is_content(file):
     )
 
 
-def describe(file, hint=None):
-    """Size, time and SHA-256 of a file; an unchanged size and time spare the hashing."""
+def describe(file, *hints, digest=sha256):
+    """Size, time and SHA-256 of a file; a hint of the same size and time spares the hashing."""
     stat = file.stat()
-    if hint and (hint["size"], hint["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns):
-        return dict(hint)
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(file)}
+    for hint in hints:
+        if hint and (hint["size"], hint["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns):
+            return dict(hint)
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest(file)}
 
 
 # -- running -------------------------------------------------------------------------------
@@ -252,11 +299,19 @@ def execute(words, part, log_path, lock_file, screen):
                 time.sleep(0.1)
             show(log, screen, part)
     except BaseException:  # Ctrl-C or SIGTERM: stop the command's whole group, then ourselves
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
-        child.wait()
+        stop(child)
         raise
     return child.returncode
+
+
+def stop(child):
+    """End a command and its children: ask them, and after ``GRACE`` seconds make them."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=GRACE)
+            break
 
 
 def show(log, screen, part):
@@ -331,14 +386,21 @@ def finish(part, log, request, seconds, cpu_seconds):
 
 
 @contextlib.contextmanager
-def lock(out):
-    """Hold the lock of a stage; wait, and say so, while another process builds it."""
+def lock(out, wait=True):
+    """Hold the lock of a stage; wait, and say so, while another process builds it.
+
+    Raises:
+        BlockingIOError: another process builds it, and ``wait`` is false.
+    """
     path = beside(out, ".lock")
     while True:
         file = open(path, "a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                file.close()
+                raise
             say(f"{out}: waiting for another process that is making it")
             fcntl.flock(file, fcntl.LOCK_EX)
         # the holder before us removed the file: whoever comes next would lock another one

@@ -10,7 +10,7 @@ from fairseq_plugins.evaluation.resampling import (
 )
 
 
-def compare(new, old, references, tgt_lang, name="bleu"):
+def compare(new, old, references, tgt_lang, name="bleu", known=None):
     """What system ``new`` gains over ``old``, and how likely that is chance.
 
     Args:
@@ -18,6 +18,8 @@ def compare(new, old, references, tgt_lang, name="bleu"):
         references: file of untouched references.
         tgt_lang: language code of the text.
         name: metric, see ``METRICS``.
+        known: dictionary that keeps what was counted in the files for further comparisons with the
+            same references and metric; to count takes most of the time.
 
     Returns:
         {"difference": points, "p_value": of the paired bootstrap (Koehn 2004),
@@ -26,18 +28,26 @@ def compare(new, old, references, tgt_lang, name="bleu"):
     Raises:
         ValueError: the files have different numbers of lines.
     """
-    lines = {path: list(read_lines(path)) for path in (old, new, references)}
-    if len({len(entry) for entry in lines.values()}) != 1:
-        found = ", ".join(f"{path} {len(entry):,}" for path, entry in lines.items())
-        raise ValueError(f"systems and references differ in their number of lines: {found}")
-    metric = build_metric(name, tgt_lang)
-    before, after = (
-        Rows([metric._extract_corpus_statistics(lines[path], [lines[references]])])
-        for path in (old, new)
-    )
+    known = {} if known is None else known
+    metric = known.setdefault("metric", build_metric(name, tgt_lang))
+    for path in (old, new):
+        if path not in known:
+            known[path] = _counted(metric, path, references)
+    before, after = known[old], known[new]
     difference = corpus_score(metric, after).score - corpus_score(metric, before).score
     return {
         "difference": round(difference, 2),
         "p_value": round(paired_test(metric, before, after), 4),
         "signature": paired_signature(metric, "bs"),
     }
+
+
+def _counted(metric, path, references):
+    """What a metric counts in every line of a file of translations."""
+    lines, targets = list(read_lines(path)), list(read_lines(references))
+    if len(lines) != len(targets):
+        raise ValueError(
+            f"systems and references differ in their number of lines: {path} {len(lines):,}, "
+            f"{references} {len(targets):,}"
+        )
+    return Rows([metric._extract_corpus_statistics(lines, [targets])])

@@ -52,8 +52,8 @@ from fairseq_plugins.export import parity
 from fairseq_plugins.export.conversion import COMPUTE_TYPES, size_of, write_converted
 from fairseq_plugins.export.safe_weights import SAFE_WEIGHTS, write_safetensors
 from fairseq_plugins.export.shortlist import FREQUENT, LIKELY, write_shortlist
-from fairseq_plugins.export.weights import add_checkpoint_flags, weights_only_state
-from fairseq_plugins.generation.models import EXPORTED_WEIGHTS, open_model
+from fairseq_plugins.export.weights import weights_only_state
+from fairseq_plugins.generation.models import EXPORTED_WEIGHTS, add_checkpoint_flags, open_model
 
 PROG = "dad-export"
 

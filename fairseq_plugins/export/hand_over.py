@@ -46,6 +46,7 @@ from fairseq.optim import OPTIMIZER_REGISTRY
 
 import fairseq_plugins  # noqa: F401  importing registers
 from data_prep.command import parser, run
+from data_prep.model_sizes import PREFIX, SIZES, Size
 from data_prep.vocabulary import VOCABULARY_FILE, differences, read_pieces, read_vocabulary
 from fairseq_plugins.checkpoints import (
     check_finite,
@@ -59,7 +60,6 @@ from fairseq_plugins.export.weights import add_checkpoint_flags, keep_weights
 from fairseq_plugins.generation.fairseq_backend import quiet
 from fairseq_plugins.generation.models import EXPORTED_WEIGHTS, WEIGHTS
 from fairseq_plugins.models.lora import merged
-from fairseq_plugins.models.sizes import PREFIX, SIZES, Size
 
 PROG = "dad-hand-over"
 

@@ -40,7 +40,7 @@ from data_prep.vocabulary import read_vocabulary
 from fairseq_plugins.checkpoints import check_finite, check_vocabulary, vocabulary_of
 from fairseq_plugins.export.average import average, choose_checkpoints, distinct, updates_of
 from fairseq_plugins.export.safe_weights import SUFFIX, read_safetensors
-from fairseq_plugins.generation.models import WEIGHTS
+from fairseq_plugins.generation.models import WEIGHTS, add_checkpoint_flags
 from fairseq_plugins.models.lora import merged
 
 PROG = "dad-keep-weights"
@@ -315,19 +315,6 @@ def _arguments():
     words.add_argument("--overwrite", action="store_true", help="replace an existing folder")
     add_checkpoint_flags(words)
     return words.parse_args()
-
-
-def add_checkpoint_flags(words):
-    """The two opt-ins that every command which reads checkpoints offers."""
-    words.add_argument(
-        "--trust-checkpoint", action="store_true",
-        help="unpickle whatever a checkpoint holds; such a file can run any program, "
-        "so only for files whose maker you know",
-    )  # fmt: skip
-    words.add_argument(
-        "--allow-unknown-vocabulary", action="store_true",
-        help="accept a checkpoint that carries no vocabulary fingerprint (stock fairseq's)",
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

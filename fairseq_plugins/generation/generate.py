@@ -35,7 +35,6 @@ from tqdm import tqdm
 
 from data_prep.command import bar_settings, parser, run
 from data_prep.files import read_lines, sha256
-from fairseq_plugins.export.weights import add_checkpoint_flags
 from fairseq_plugins.generation.backends import (
     AS_SAVED,
     BACKENDS,
@@ -61,7 +60,7 @@ from fairseq_plugins.generation.decoding import (
     longest_source,
 )
 from fairseq_plugins.generation.job import TakenShard, make, open_job, say
-from fairseq_plugins.generation.models import check_ensemble, open_model
+from fairseq_plugins.generation.models import add_checkpoint_flags, check_ensemble, open_model
 from fairseq_plugins.generation.policies import CHOICES, Policies
 from fairseq_plugins.generation.teacher import EMPTY_SOURCE, FAILED, Teacher, decode
 from fairseq_plugins.generation.translations import check_same_source, read_translations

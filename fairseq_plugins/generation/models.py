@@ -121,3 +121,16 @@ def check_ensemble(models):
             f"{exported[0]} is an exported model, and CTranslate2 has no ensembles; "
             f"name MODEL folders, which hold {WEIGHTS}"
         )
+
+
+def add_checkpoint_flags(words):
+    """The two opt-ins that every command which reads checkpoints offers."""
+    words.add_argument(
+        "--trust-checkpoint", action="store_true",
+        help="unpickle whatever a checkpoint holds; such a file can run any program, "
+        "so only for files whose maker you know",
+    )  # fmt: skip
+    words.add_argument(
+        "--allow-unknown-vocabulary", action="store_true",
+        help="accept a checkpoint that carries no vocabulary fingerprint (stock fairseq's)",
+    )  # fmt: skip

@@ -6,7 +6,7 @@ A flag that the user gives wins over the shape: ``--arch dad_small --encoder-lay
 from fairseq.models import register_model_architecture
 from fairseq.models.transformer import base_architecture
 
-from fairseq_plugins.models.sizes import PREFIX, SIZES
+from data_prep.model_sizes import PREFIX, SIZES
 
 
 def _architecture(size):

@@ -12,7 +12,7 @@ import re
 from typing import NamedTuple
 
 from fairseq_plugins.checkpoints import check_vocabulary
-from fairseq_plugins.generation.fairseq_backend import load_models
+from fairseq_plugins.generation import fairseq_backend
 from fairseq_plugins.generation.models import ModelFolder, open_model
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def initialise(network, teacher, trust=False):
     Raises:
         ValueError: their shapes differ in more than depth, or the student is deeper.
     """
-    (source,), _ = load_models([teacher.folder], trust=trust)
+    (source,), _ = fairseq_backend.load_models([teacher.folder], trust=trust)
     copied = {}
     for side in ("encoder", "decoder"):
         ours, theirs = getattr(network, side), getattr(source, side)

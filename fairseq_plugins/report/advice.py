@@ -1,12 +1,13 @@
 """Advice for the next run: questions that a grid answers, and what either answer means.
 
 ``advise`` returns [{"key", "size", "answer", "title", "text", "evidence": [comparisons]}], with
-answer ``GAIN``, ``NO_GAIN`` or ``UNCLEAR``.
+answer ``GAIN``, ``NO_GAIN`` or ``UNCLEAR``; size is null where it does not matter.
 """
 
 from dataclasses import dataclass
 
 from fairseq_plugins.report.comparisons import NOT_TESTED, is_gain, is_loss
+from fairseq_plugins.report.grid import ADAPTED_TEACHER, TEACHER
 
 WORTH = 0.5  # BLEU; a difference within noise from which on it is not called nothing
 
@@ -36,10 +37,15 @@ class Question:
     no_gain: tuple
     unclear: str
 
+    @property
+    def is_of_teachers(self):
+        """Whether the size of the students does not matter."""
+        return all(name in (TEACHER, ADAPTED_TEACHER) for pair in self.pairs for name in pair)
+
 
 QUESTIONS = (
     Question(
-        "adapt the teacher", (("adapted-teacher", "teacher"),),
+        "adapt the teacher", ((ADAPTED_TEACHER, TEACHER),),
         gain=("Adapting the teacher pays",
               "Keep it: what it translates in the domain is worth learning."),
         no_gain=("The teacher did not improve by adapting: stop",
@@ -96,20 +102,17 @@ def advise(grid):
     """
     found = []
     for question in QUESTIONS:
-        for size in grid.sizes:
+        for size in [None] if question.is_of_teachers else grid.sizes:
             evidence = [known for pair in question.pairs if (known := grid.compare(*pair, size))]
             if not evidence:
                 continue
             answer = weigh(evidence)
             title, text = {
                 GAIN: question.gain, NO_GAIN: question.no_gain,
-                UNCLEAR: (question.unclear, "The comparisons do not settle it."),
+                UNCLEAR: (question.unclear, ""),
             }[answer]  # fmt: skip
-            entry = {"key": question.key, "size": size, "answer": answer, "title": title,
-                     "text": text, "evidence": evidence}  # fmt: skip
-            # teachers have no size: what holds of them is said once
-            if not any({**entry, "size": other["size"]} == other for other in found):
-                found.append(entry)
+            found.append({"key": question.key, "size": size, "answer": answer, "title": title,
+                          "text": text, "evidence": evidence})  # fmt: skip
     return found
 
 

@@ -15,8 +15,8 @@ def choose(students):
 
     Returns:
         {"name", "by": ``DEV``; or ``TEST`` where no student has a dev BLEU, "dev": its dev BLEU
-        or None, "left_out": names of students whose dev BLEU is not known or of another dev set}. None
-        where no student has a score.
+        or None, "left_out": names of students whose dev BLEU is not known or of another dev set};
+        None where no student has a score.
     """
     sets = Counter(student["dev"]["set"] for student in students if student["dev"])
     if not sets:

@@ -27,7 +27,7 @@ RULE = (
     f"seeds ask whether another training could. A difference counts as significant if p < {NOISE} "
     "for more than half of the seeds, all seeds agree on its sign and, from "
     f"{FEWEST_FOR_INTERVAL} seeds on, the 95 % t interval of the differences over the seeds "
-    "leaves out 0. Else it is within noise."
+    "leaves out 0. Else it is called within noise: the rule errs on that side."
 )
 
 
@@ -44,7 +44,8 @@ class Comparer:
 
     def __init__(self, run, domain, groups, rows, progress=lambda: None):
         self._run, self._domain, self._progress = run, domain, progress
-        self._groups, self._rows, self._known = groups, rows, {}
+        self._groups, self._rows = groups, rows
+        self._compared, self._counted = {}, {"in_domain": {}, "general": {}}
 
     def compare(self, new, old, place="in_domain"):
         """The comparison of two groups, by name; None as long as no pair of them has scores.
@@ -78,18 +79,19 @@ class Comparer:
 
     def _pair(self, new, old, place):
         key = new["model"], old["model"], place
-        if key not in self._known:
-            self._known[key] = self._compared(new, old, place)
+        if key not in self._compared:
+            self._compared[key] = self._tested(new, old, place)
             self._progress()
-        return self._known[key]
+        return self._compared[key]
 
-    def _compared(self, new, old, place):
+    def _tested(self, new, old, place):
         test_set = self._domain if place == "in_domain" else place
         files = [self._run.translations(self._domain, row["model"], test_set) for row in (new, old)]
         paths = self._run.test_set(test_set)
         if paths and all(files):
             try:
-                return compare(*files, paths["references"], self._run.target_lang)
+                return compare(*files, paths["references"], self._run.target_lang,
+                               known=self._counted[place])  # fmt: skip
             except ValueError as error:
                 self._run.note(str(error))
         else:
@@ -182,10 +184,15 @@ def spread(comparison):
     )
 
 
+def grounds(comparison):
+    """What the outcome rests on: "significant (−0.1 to +0.9 over 3 seeds; p = 0.1, 0.2, 0.1)"."""
+    told = "; ".join(filter(None, (spread(comparison), p_values(comparison))))
+    return f"{comparison['outcome']} ({told})"
+
+
 def in_words(comparison):
     """A comparison for people: "+0.9 BLEU, significant (p = 0.012)"."""
-    told = "; ".join(filter(None, (spread(comparison), p_values(comparison))))
-    return f"{signed(comparison['difference'])} BLEU, {comparison['outcome']} ({told})"
+    return f"{signed(comparison['difference'])} BLEU, {grounds(comparison)}"
 
 
 def _interval(differences):

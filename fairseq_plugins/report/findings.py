@@ -34,7 +34,8 @@
   curves          {model: {"name", "group", "dev", "kept", "validations", "training"}}
   ledgers         [{"folder", "kind", "read", "kept", "steps": [{"step", "read", "dropped",
                   "repaired", "examples"}], "pairs"}]
-  seconds         {"training", "decoding", "other", "all"}
+  seconds         {"training", "decoding", "other", "all"} of whole stages, each by its own clock
+  cost            what the clock of the whole run went into, see ``data_prep.pipeline.cost``
   indicators      [{"key", "title", "definition", "source", "counts", "rows": {name: {"value",
                   "count", "of", "shown"}}}]
   sentences       see ``sentences.choose``
@@ -47,6 +48,7 @@
 import math
 
 from data_prep.files import count_lines, find_text
+from data_prep.pipeline import cost
 from data_prep.pipeline.stage import RECORD
 from fairseq_plugins.evaluation.indicators import INDICATORS
 from fairseq_plugins.report import choice, claims, sentences
@@ -56,9 +58,6 @@ from fairseq_plugins.report.grid import ADAPTED_TEACHER, TEACHER, Grid, is_multi
 from fairseq_plugins.report.groups import SCORED, grouped
 from fairseq_plugins.report.run import DONE, GENERAL, TO_COME, file_hash
 from fairseq_plugins.report.verdict import judge
-
-TRAINING = {"train.sh"}
-DECODING = {"distil.sh", "dad-evaluate", "dad-generate", "dad-cache-teacher"}
 
 
 def find(run, domain, progress=lambda: None):
@@ -96,13 +95,17 @@ def find(run, domain, progress=lambda: None):
         "advice": advise(grid),
         "multi_domain": _multi_domain(groups, grid, compare),
         "fronts": {
-            "speed": _front(groups, lambda row: _path(row, "speed", "beam", "sentences_per_second")),
-            "size": _front(groups, lambda row: -row["bytes"] if row["bytes"] else None),
+            "speed": _front(groups, lambda of: _path(of, "speed", "beam", "sentences_per_second")),
+            "size": _front(groups, lambda of: -of["bytes"] if of["bytes"] else None),
         },
         "forgetting": _forgetting(groups, grid, compare),
         "curves": _curves(run, domain, rows),
         "ledgers": [_ledger(folder, ledger) for folder, ledger in run.ledgers().items()],
         "seconds": _seconds(stages),
+        "cost": cost.split(
+            run.work, {stage.folder: stage.record for stage in stages if stage.record},
+            run.plan.get("started"),
+        ),
         "indicators": _indicators(groups.values()),
         "sentences": _sentences(run, domain, by_name, groups, recommended),
         "speed": {name: value for name, value in speed.items() if name != "models"}
@@ -284,16 +287,10 @@ def _forgetting(groups, grid, compare):
 # -- how it came about ---------------------------------------------------------------------
 
 
-def kind_of(command):
-    """Whether a stage's command trains, decodes, or does something else."""
-    word = command[0] if command else ""
-    return "training" if word in TRAINING else "decoding" if word in DECODING else "other"
-
-
 def _stage(stage):
     return {
         "number": stage.number, "title": stage.title, "folder": stage.folder,
-        "state": stage.state, "seconds": stage.seconds, "kind": kind_of(stage.command),
+        "state": stage.state, "seconds": stage.seconds, "kind": cost.counts_as(stage.record),
     }  # fmt: skip
 
 
@@ -318,7 +315,7 @@ def _seconds(stages):
     found = {"training": 0.0, "decoding": 0.0, "other": 0.0}
     for stage in stages:
         if stage.seconds is not None:
-            found[kind_of(stage.command)] += stage.seconds
+            found[cost.counts_as(stage.record)] += stage.seconds
     return {**found, "all": sum(found.values())}
 
 

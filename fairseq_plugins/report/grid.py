@@ -40,7 +40,7 @@ class Grid:
         return PLAIN if PLAIN in found or not found else found[0]
 
     def name(self, configuration, size):
-        """Name of a group, or None."""
+        """Name of a group, or None; of teachers the size does not matter."""
         variant = self.variant(size)
         found = [group for group in self._groups.values() if group["configuration"] == configuration
                  and (group["kind"] == "teacher" or group["size"] == size)]  # fmt: skip

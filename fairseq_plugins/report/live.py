@@ -10,10 +10,11 @@ from itertools import chain
 from rich.console import Console
 from rich.live import Live
 
+from data_prep.pipeline.progress import left
 from data_prep.pipeline.stage import duration
 from fairseq_plugins.report.moment import Watcher
 from fairseq_plugins.report.run import DONE, GENERAL, RUNNING, TO_COME
-from fairseq_plugins.report.view import View, bleu, left, standing
+from fairseq_plugins.report.view import View, bleu, standing
 
 SECONDS_BETWEEN_LOOKS = 2
 SECONDS_BETWEEN_LINES = 60  # about a stage of which only the counts have changed

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from data_prep.pipeline.progress import Progress, StageLog, UnderWay
 from data_prep.pipeline.stage import LOG
-from fairseq_plugins.report.progress import Progress, StageLog, UnderWay
 from fairseq_plugins.report.run import DONE, RUNNING, STOPPED, TO_COME, open_run
 
 FAILED = "failed"

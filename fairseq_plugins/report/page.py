@@ -10,8 +10,9 @@ from pathlib import Path
 
 import jinja2
 
+from data_prep.pipeline import cost
 from data_prep.pipeline.stage import duration
-from fairseq_plugins.report import comparisons, figures, tables, two_runs
+from fairseq_plugins.report import all_domains, comparisons, figures, tables, two_runs
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARKDOWN_SPECIAL = set("\\`*_[]<>|~$&")
@@ -33,6 +34,13 @@ def as_markdown(report):
     return _environment().get_template("run.md").render(**_context(report))
 
 
+def as_results(found):
+    """The generated part of RESULTS.md, see ``results``; blank lines never follow each other."""
+    text = _environment().get_template("results.md").render(**found)
+    text = re.sub(r" +$", "", text, flags=re.MULTILINE)
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n\n"
+
+
 def difference_as_html(comparison):
     """report.html of what ``two_runs.find`` has gathered."""
     return _environment().get_template("two_runs.html").render(
@@ -45,6 +53,20 @@ def difference_as_markdown(comparison):
     return _environment().get_template("two_runs.md").render(
         c=comparison, headers=two_runs.headers(comparison), cells=two_runs.cells(comparison)
     )
+
+
+def all_domains_as_html(found):
+    """report.html of what ``all_domains.find`` has gathered."""
+    return _environment().get_template("all_domains.html").render(**_over_domains(found))
+
+
+def all_domains_as_markdown(found):
+    """report.md of what ``all_domains.find`` has gathered."""
+    return _environment().get_template("all_domains.md").render(**_over_domains(found))
+
+
+def _over_domains(found):
+    return {"a": found, "cells": all_domains.cells(found), "gains": all_domains.gains}
 
 
 def markdown_text(text):
@@ -96,7 +118,7 @@ def _environment():
     )  # fmt: skip
     environment.filters.update(
         duration=duration, md=markdown_text, shell=shlex.join, signed=comparisons.signed, tie=tie,
-        p=comparisons.p_cell,
+        p=comparisons.p_cell, share=cost.share,
     )  # fmt: skip
     environment.globals["style"] = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     return environment

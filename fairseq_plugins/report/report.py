@@ -12,8 +12,19 @@ Reads the folder of a run (--work of a recipe) and writes into --out, for a doma
 A run that is not finished has a report, too: it says at its top how far the run is. Without
 --domain every domain gets its report, and without --out they go to WORK/report/NAME-by-hand.
 
+--all-domains makes one page of all domains: a table of domains and models, what each step bought in
+which domain, a verdict over the domains, links to their own pages. A domain's report that the run
+has made is read; the others are made anew in memory. Without --out it goes to
+WORK/report/all-by-hand.
+
 --compare lays two runs side by side: settings that differ, scores, speed, and where both have the
 same test set whether the difference is more than noise.
+
+--results writes RESULTS.md of one or more finished runs: tables, what each step bought, the paper's
+claims, time and machines, and the commands to redo it. --label says in a sentence what a run is and
+what it is not. No path of this machine gets in: --place CORPORA=/data/corpora shows what lies there
+as $CORPORA. What stands under "## Remarks" in an older file is kept. --check-results tells whether
+anybody has changed the numbers by hand.
 
 --watch shows a run while it goes on: stages, progress, time left, scores so far. On a terminal
 that is a page, q leaves it; into a file or a pipe go lines about what changes. It only reads, so it
@@ -23,8 +34,12 @@ may come and go. It ends with the run: with status 0, or 1 if the run stopped be
 Examples:
   dad-report --work runs/medical
   dad-report --work runs/medical --domain medical --out medical-report
+  dad-report --work runs/de-en --all-domains
   dad-report --compare runs/medical runs/medical-replay --out replay-or-not
   dad-report --work runs/medical --watch
+  dad-report --results recipes/de-en/RESULTS.md --work runs/medical \\
+    --label "Small models, trained for minutes on a CPU." --place CORPORA=/data/corpora
+  dad-report --check-results recipes/*/RESULTS.md
 """
 
 from pathlib import Path
@@ -34,7 +49,7 @@ from tqdm import tqdm
 from data_prep import command
 from data_prep.files import write_whole, write_whole_folder
 from data_prep.manifest import commit, package_versions, write_json
-from fairseq_plugins.report import findings, page, tables, two_runs
+from fairseq_plugins.report import all_domains, findings, page, results, tables, two_runs
 from fairseq_plugins.report.run import open_run
 
 JSON = "report.json"
@@ -46,7 +61,10 @@ def main():
 
 def _main():
     parser = command.parser(__doc__, "dad-report")
-    parser.add_argument("--work", metavar="WORK", help="folder of the run")
+    parser.add_argument(
+        "--work", metavar="WORK", action="append", default=[],
+        help="folder of the run; with --results it may be repeated",
+    )  # fmt: skip
     parser.add_argument("--domain", metavar="NAME", help="one of its domains (default: all)")
     parser.add_argument(
         "--out", metavar="DIR",
@@ -56,22 +74,73 @@ def _main():
     parser.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="folders of two runs to lay side by side"
     )
+    parser.add_argument("--results", metavar="FILE", help="RESULTS.md to write")
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="TEXT",
+        help="with --results: what a run is and what it is not, in a sentence; one for each --work",
+    )  # fmt: skip
+    parser.add_argument(
+        "--place", action="append", default=[], metavar="NAME=PATH",
+        help="with --results: show PATH as $NAME; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--check-results", nargs="+", metavar="FILE", help="RESULTS.md that nobody may have changed"
+    )
+    parser.add_argument(
+        "--all-domains", action="store_true", help="one page of all domains of the run"
+    )
     parser.add_argument("--watch", action="store_true", help="show the run while it goes on")
     parser.add_argument("--once", action="store_true", help="with --watch: show it as it is now")
     args = parser.parse_args()
+    if args.check_results:
+        return _check_results(args.check_results)
+    if args.results:
+        return _results(parser, args)
+    if args.label or args.place:
+        parser.error("--label and --place go with --results FILE")
     if args.compare:
-        if args.work or args.watch or not args.out:
-            parser.error("--compare A B goes with --out DIR, not with --work or --watch")
+        if args.work or args.watch or args.all_domains or not args.out:
+            parser.error(
+                "--compare A B goes with --out DIR, not with --work, --watch or --all-domains"
+            )
         return _compare(*args.compare, args.domain, Path(args.out))
+    if args.all_domains and (args.domain or args.watch):
+        parser.error("--all-domains goes with --work and --out alone")
     if args.once and not args.watch:
         parser.error("--once goes with --watch")
-    if not args.work:
+    if len(args.work) != 1:
         parser.error("--work WORK says which run, or --compare A B which two")
+    (work,) = args.work
     if args.watch:
         from fairseq_plugins.report import live
 
-        return live.watch(args.work, once=args.once)
-    return _report(args.work, args.domain, args.out)
+        return live.watch(work, once=args.once)
+    if args.all_domains:
+        return _all_domains(work, args.out)
+    return _report(work, args.domain, args.out)
+
+
+def _results(parser, args):
+    if not args.work or len(args.label) != len(args.work):
+        parser.error("--results FILE goes with --work WORK --label TEXT, once for each run")
+    if args.compare or args.watch or args.all_domains or args.out:
+        parser.error("--results FILE goes with no --compare, --watch, --all-domains or --out")
+    places = results.read_places(args.place)
+    runs = [open_run(work) for work in args.work]
+    results.write(args.results, runs, args.label, places, args.domain)
+    print(f"{args.results}: written of {', '.join(args.work)}")
+
+
+def _check_results(paths):
+    changed = [path for path in paths if results.check(path) is False]
+    if changed:
+        raise ValueError(
+            f"{', '.join(changed)}: not as dad-report wrote it above {results.REMARKS!r}; write it "
+            "anew with the command that stands at its top"
+        )
+    for path in paths:
+        by_hand = results.check(path) is None
+        print(f"{path}: {'written by hand' if by_hand else 'as dad-report wrote it'}")
 
 
 def _report(work, domain, out):
@@ -84,8 +153,28 @@ def _report(work, domain, out):
             folder = Path(out) / name if len(domains) > 1 else Path(out)
         report = write(run, name, folder)
         print(tables.as_text(report), end="")
-        if out is None or not folder.name.endswith(".part"):  # else a stage, which tells the place
-            print(f"\n{folder / 'report.html'}: open it in a browser")
+        _tell_place(folder, out)
+
+
+def _all_domains(work, out):
+    run = open_run(work)
+    folder = run.work / "report" / f"{all_domains.ALL}-by-hand" if out is None else Path(out)
+    _check_place(folder)
+    with tqdm(total=len(run.domains), unit=" domains", **command.bar_settings()) as bar:
+        found = all_domains.find(run, folder, progress=bar.update)
+    files = {
+        "report.html": page.all_domains_as_html(found),
+        "report.md": page.all_domains_as_markdown(found),
+        "table.txt": all_domains.as_text(found),
+    }
+    _write_files(folder, files, found)
+    print(all_domains.as_text(found), end="")
+    _tell_place(folder, out)
+
+
+def _tell_place(folder, out):
+    if out is None or not folder.name.endswith(".part"):  # else a stage, which tells the place
+        print(f"\n{folder / 'report.html'}: open it in a browser")
 
 
 def write(run, domain, folder):

@@ -20,9 +20,9 @@ from pathlib import Path
 from data_prep.files import find_text, read_lines, sha256
 from data_prep.manifest import read_json
 from data_prep.pipeline.graph import PLAN, read_plan
+from data_prep.pipeline.lock_holders import held
 from data_prep.pipeline.stage import LOG, RECORD, beside
 from data_prep.training_log import read_entries
-from fairseq_plugins.report.lock_holders import held
 
 SCORES = "scores.json"
 SPEED = "speed.json"
@@ -222,7 +222,9 @@ class Run:
         checkpoint; ``set`` is the SHA-256 of the dev set's references.
         """
         record = self.read(self.work / row.model / RECORD) or {}
-        subset = f"valid_{row.domain}" if MULTI_DOMAIN in row.variant.split("+") else "valid"
+        subset = "valid"
+        if MULTI_DOMAIN in row.variant.split("+"):
+            subset += "_" + row.domain.replace("-", "_")
         folder = _word_after(record.get("command", []), "--data")
         if subset != "valid":  # every domain's dev set by itself
             folder = f"corpora/{row.domain}/prepared"

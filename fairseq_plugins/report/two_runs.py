@@ -229,8 +229,9 @@ def _verdict(found, reports):
     else:
         title, tone = _better(best, a, b)
         text = (
-            f"The student to ship of A, {best['names'][0]}, has {best['a']['score']:.1f} BLEU, that "
-            f"of B, {best['names'][1]}, {best['b']['score']:.1f}: {in_words(best['comparison'])}."
+            f"The student to ship of A, {best['names'][0]}, has {best['a']['score']:.1f} BLEU, "
+            f"that of B, {best['names'][1]}, {best['b']['score']:.1f}: "
+            f"{in_words(best['comparison'])}."
         )
     points = [f"{row['name']} in both: {in_words(row['comparison'])}" for row in compared]
     parts.append({"title": title, "text": text, "tone": tone, "points": points})

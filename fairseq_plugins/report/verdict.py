@@ -7,6 +7,7 @@ from fairseq_plugins.report.comparisons import (
     NOT_TESTED,
     RULE,
     SIGNIFICANT,
+    grounds,
     in_words,
     is_gain,
     is_loss,
@@ -15,6 +16,7 @@ from fairseq_plugins.report.comparisons import (
 )
 
 NAMED = 3  # rivals that are named; of more the number is told
+MUCH_SMALLER = 0.9  # share of the bytes below which a model is called smaller
 POOR = 15  # BLEU below which hardly a sentence is right
 
 GOOD, WARNING, PLAIN = "good", "warning", "plain"
@@ -109,14 +111,14 @@ def _choice(report, best):
     rivals = recommended["rivals"]
     if recommended["by"] == TEST:
         text = (
-            "No student has a dev BLEU that is known, so the test set chose, which it should "
-            f"not: the score flatters the student a little. It has the highest BLEU there, {on_test}"
+            "No student has a dev BLEU that is known, so the test set chose, which it should not: "
+            f"the score flatters the student a little. It has the highest BLEU there, {on_test}"
         )
     else:
-        mean = ", mean of its seeds," if several else ""
+        mean = ", mean of its seeds" if several else ""
         text = (
-            f"The dev set chose it: {recommended['dev']:.1f} dev BLEU{mean} with greedy decoding "
-            f"is the most. It has {on_test}"
+            f"The dev set chose it: its dev BLEU of {recommended['dev']:.1f} (greedy decoding"
+            f"{mean}) is the highest. It has {on_test}"
         )
     text += f" ({best['label']})."
     if several:
@@ -192,7 +194,7 @@ def _distance(report, best, groups):
         return None
     own, other = _bleu(best), _bleu(groups[step["old"]])
     text = f"{abs(own - other):.1f} BLEU {'below' if own < other else 'above'} the {step['old']} "
-    text += f"({other:.1f} → {own:.1f}): {in_words(step)}"
+    text += f"({other:.1f} → {own:.1f}), {grounds(step)}"
     if own < other:
         text += f". It keeps {100 * own / other:.0f} % of its teacher's BLEU"
     return _part("How far from its teacher", text + ".")
@@ -272,7 +274,7 @@ def _sizes(report, best, groups):
             point += f"; {times(rates[0] / rates[1])} the sentences a second"
         if other["bytes"] and best["bytes"]:
             point += f"; {_share(other['bytes'] / best['bytes'])} of the size"
-            if other["bytes"] < best["bytes"] and not is_loss(entry["comparison"]):
+            if other["bytes"] < MUCH_SMALLER * best["bytes"] and not is_loss(entry["comparison"]):
                 point += ". It is smaller and not known to be worse: ship it if size matters"
         points.append(point + ".")
     if not points:
@@ -282,10 +284,12 @@ def _sizes(report, best, groups):
 
 
 def _claim(report, entry):
-    says = entry["says"] + (f" ({entry['why']})" if entry["why"] else "")
     main = entry["main"]
     text = f"{entry['words']} The paper: {entry['paper']}. Here {main['old']} → {main['new']}: "
-    text += f"{in_words(main)}: {says}."
+    text += in_words(main)
+    if entry["says"] != main["outcome"]:
+        text += f": {entry['says']}"
+    text += f", {entry['why']}." if entry["why"] else "."
     points = [f"{other['old']} → {other['new']}: {in_words(other)}" for other in entry["others"]]
     title = f"{entry['title']}: {entry['says']}"
     return _part(_of_size(report, entry, title), text, PLAIN, points)
@@ -293,7 +297,7 @@ def _claim(report, entry):
 
 def _of_size(report, entry, title):
     """A title that names the size where there are several, and where it matters."""
-    return f"{title} ({entry['size']})" if len(report["sizes"]) > 1 else title
+    return f"{title} ({entry['size']})" if len(report["sizes"]) > 1 and entry["size"] else title
 
 
 def _multi_domain(report):
@@ -313,7 +317,7 @@ def _advice(report):
         evidence = "; ".join(f"{found['old']} → {found['new']}: {in_words(found)}"
                              for found in entry["evidence"])  # fmt: skip
         title = _of_size(report, entry, entry["title"])
-        points.append(f"{title}. {entry['text']} Evidence: {evidence}.")
+        points.append(" ".join(filter(None, (f"{title}.", entry["text"], f"{evidence}."))))
     if not points:
         return None
     return _part("Advice for the next run", advice.THRESHOLD, PLAIN, points)
@@ -324,7 +328,10 @@ def _steps(report):
     if not steps:
         return None
     noise = [step for step in steps if step["outcome"] not in (SIGNIFICANT, NOT_TESTED)]
-    points = [f"{step['words']}: {in_words(step)}" for step in steps]
+    points = []
+    for step in steps:
+        of = f" ({step['old']} → {step['new']})" if len(report["sizes"]) > 1 else ""
+        points.append(f"{step['words']}{of}: {in_words(step)}")
     text = f"On {report['domain']}, by paired bootstrap on the same sentences."
     if noise:
         text += f" {len(noise)} of {len(steps)} within noise: do not build on those numbers."

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from data_prep.pipeline.progress import left
 from data_prep.pipeline.stage import duration
 from fairseq_plugins.report.moment import FAILED, SILENT, covered
 from fairseq_plugins.report.run import DONE, GENERAL, RUNNING, STOPPED, TO_COME
@@ -178,15 +179,6 @@ def _stage(stage, width):
 
 def _bar(share):
     return ProgressBar(100, 100 * share, complete_style="cyan", finished_style="cyan")
-
-
-def left(progress):
-    """What is done of a piece of work and how long the rest takes; '' where that is not known."""
-    words = [f"{100 * progress.share:.0f} %"] if progress.share is not None else []
-    if (progress.seconds_left or 0) >= 1:  # else it is over at any moment, or slower than it was
-        most = "at most" if progress.may_end_early else "about"
-        words.append(f"{most} {duration(progress.seconds_left)} left")
-    return ", ".join(words)
 
 
 # -- scores ---------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ from data_prep.manifest import write_json, write_manifest
 from data_prep.named_steps import read_steps
 from data_prep.processes import in_processes, usable_cores
 from data_prep.spool import Spool
-from fairseq_plugins.export.weights import add_checkpoint_flags
+from fairseq_plugins.generation.models import add_checkpoint_flags
 from fairseq_plugins.generation.nbest import is_nbest
 from fairseq_plugins.selection.ledger import Tally, make_ledger, table
 from fairseq_plugins.selection.mixing import (

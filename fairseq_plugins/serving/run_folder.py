@@ -52,7 +52,9 @@ def models_of_run(work, domain=None, say=lambda text: None):
 def _domain(run, domain):
     names = sorted(run.domains)
     if domain is None and len(names) > 1:
-        raise ValueError(f"{run.work} has several domains; choose with --domain: {', '.join(names)}")
+        raise ValueError(
+            f"{run.work} has several domains; choose with --domain: {', '.join(names)}"
+        )
     if domain is not None and domain not in names:
         raise ValueError(f"{run.work} has no domain {domain!r}; there are {', '.join(names)}")
     return domain or names[0]

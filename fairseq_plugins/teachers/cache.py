@@ -47,8 +47,7 @@ from data_prep.manifest import (
     write_manifest,
 )
 from data_prep.vocabulary import read_vocabulary
-from fairseq_plugins.export.weights import add_checkpoint_flags
-from fairseq_plugins.generation.models import WEIGHTS
+from fairseq_plugins.generation.models import WEIGHTS, add_checkpoint_flags
 from fairseq_plugins.shared_folder import SharedFolder, differences, is_made
 from fairseq_plugins.teachers.cache_format import (
     KIND,

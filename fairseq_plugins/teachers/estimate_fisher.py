@@ -41,10 +41,9 @@ from fairseq_plugins.checkpoints import (
     load_tensors,
     weights_fingerprint,
 )
-from fairseq_plugins.export.weights import add_checkpoint_flags
 from fairseq_plugins.generation.backends import DEVICES
 from fairseq_plugins.generation.fairseq_backend import load_models, positions_of, quiet
-from fairseq_plugins.generation.models import open_model
+from fairseq_plugins.generation.models import add_checkpoint_flags, open_model
 from fairseq_plugins.shared_folder import is_made
 from fairseq_plugins.teachers.fisher import LABELS, FisherSum, sentence_seed, squared_gradients
 

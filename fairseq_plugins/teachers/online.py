@@ -12,7 +12,7 @@ from fairseq import checkpoint_utils, models
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from fairseq_plugins.checkpoints import check_vocabulary, load_checkpoint, vocabulary_of
-from fairseq_plugins.generation.fairseq_backend import quiet
+from fairseq_plugins.generation import fairseq_backend
 from fairseq_plugins.generation.models import open_model
 from fairseq_plugins.models.lora import merged
 
@@ -121,7 +121,7 @@ def _checked_weights(path, task):
 
 
 def _load(path, task, dtype):
-    with quiet():
+    with fairseq_backend.quiet():
         state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
         cfg = state["cfg"] or convert_namespace_to_omegaconf(state["args"])
         # not through task.build_model, which also makes the student's decoders for validation

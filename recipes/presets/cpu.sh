@@ -4,7 +4,7 @@
 student_size=miniature
 default_teacher_size=miniature_teacher
 
-jobs_at_once=2           # stages side by side, one core each
+jobs_at_once=auto        # stages side by side; auto: as many as cores, GPUs and memory allow
 most_lines=60000         # training pairs of a corpus
 
 vocabulary_size=6000

@@ -7,7 +7,7 @@ target_lang=en
 student_size=miniature
 default_teacher_size=miniature_teacher
 
-jobs_at_once=2           # stages side by side, one core each
+jobs_at_once=auto        # stages side by side; auto: as many as cores, GPUs and memory allow
 
 vocabulary_size=3000
 teacher_beam=5

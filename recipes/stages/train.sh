@@ -25,6 +25,7 @@
 #   --mixture LIST           prepared folders to train on, FOLDER=WEIGHT joined by commas, in place
 #                            of that of --data, whose dev set stays
 #   --mixture-temperature T  small folders of the mixture are shown more often; inf: all equally often
+#   --valid-domains LIST     validate on these prepared folders, too: NAME=FOLDER joined by commas
 #   --updates N              stop after so many updates
 #   --lr X                   peak learning rate
 #   --warmup N               updates until the peak; constant afterwards, or see --schedule
@@ -110,7 +111,7 @@ source "$here/../machine.sh"
 init='' updates=100000 lr=0.0002 warmup=1 schedule=fixed max_tokens=4096 update_frequency=1 data_workers=1
 epoch_fraction=1 patience=10 dropout=0.1 valid_beam=5 precision=auto seed=1 dry_run='' average=''
 data='' out='' size_name='' extra=()
-mixture='' temperature='' loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general='' from_teacher=''
+mixture='' temperature='' valid_domains='' valid_subset=valid loss=plain teacher_cache='' candidates='' adapt=plain fisher='' general='' from_teacher=''
 from_model='' continued='' starts=()
 while (( $# )); do
   case $1 in
@@ -130,6 +131,7 @@ while (( $# )); do
     --general) general=$2; shift 2 ;;
     --mixture) mixture=$2; shift 2 ;;
     --mixture-temperature) temperature=$2; shift 2 ;;
+    --valid-domains) valid_domains=$2; shift 2 ;;
     --updates) updates=$2; shift 2 ;;
     --lr) lr=$2; shift 2 ;;
     --warmup) warmup=$2; shift 2 ;;
@@ -156,6 +158,8 @@ check_size --size "$size_name"
 starts+=(${init:+--init} ${from_model:+--from-model} ${continued:+--continue})
 starts+=(${from_teacher:+--from-teacher})
 (( ${#starts[@]} < 2 )) || fail "${starts[*]} all say where the weights come from; keep one of them"
+
+for domain in ${valid_domains//,/ }; do valid_subset+=,valid_${domain%%=*}; done
 
 best=$out/checkpoints/checkpoint_best.pt
 case $average in
@@ -214,6 +218,7 @@ train=(
   ${init:+--finetune-from-model "$init/model.pt"}
   ${from_model:+--finetune-from-model "$from_model/model.pt"}
   ${from_teacher:+--init-from-teacher "$from_teacher"}
+  ${valid_domains:+--valid-domains "$valid_domains" --valid-subset "$valid_subset"}
   ${mixture:+--mixture "$mixture"} ${temperature:+--mixture-temperature "$temperature"}
   # model
   --arch "dad_$size_name" --dropout "$dropout" ${adaptation[@]+"${adaptation[@]}"}

@@ -2,10 +2,20 @@
 
 import pytest
 
-from fairseq_plugins.report import page, two_runs
+from fairseq_plugins.report import all_domains, page, two_runs
 from fairseq_plugins.report.findings import find
 from fairseq_plugins.report.run import open_run
-from tests.fixtures.run_folder import DOMAIN, ROWS, STEPS, STUDENT, TEXTS, make_run, row
+from tests.fixtures.run_folder import (
+    DOMAIN,
+    ROWS,
+    STEPS,
+    STUDENT,
+    TEXTS,
+    add_domain,
+    make_run,
+    row,
+    seeds_of,
+)
 
 EVIL = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 LONG = "Donaudampfschifffahrt" * 40
@@ -36,6 +46,23 @@ def comparison(tmp_path_factory):
     return path.as_uri()
 
 
+@pytest.fixture(scope="module")
+def over_domains(tmp_path_factory):
+    """The page of eight domains with long names, several seeds, and markup in the plan."""
+    folder = tmp_path_factory.mktemp("pages")
+    rows = [*ROWS[:3], *seeds_of("7", (1, 2)), *seeds_of("9", (1, 2))]
+    work = make_run(folder / "run", rows=rows, steps=[("9", "7", EVIL), ("9", "7", LONG)])
+    found = find(open_run(work), DOMAIN)
+    for number in range(7):
+        add_domain(work, f"{LONG[:40]}{number}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(all_domains.findings, "find", lambda *_: found)
+        everything = all_domains.find(open_run(work), folder)
+    path = folder / "report.html"
+    path.write_text(page.all_domains_as_html(everything), encoding="utf-8")
+    return path.as_uri()
+
+
 VIEWS = [(1280, "light"), (360, "dark")]
 
 
@@ -54,6 +81,14 @@ def test_the_comparison_is_quiet_accessible_and_fits(visit, comparison, width, s
     seen = visit(comparison, width=width, scheme=scheme)
     assert seen.complaints == [] and seen.requests == [comparison]
     assert not seen.overflows() and seen.violations() == []
+
+
+@pytest.mark.parametrize("width, scheme", VIEWS)
+def test_the_page_of_all_domains_is_quiet_accessible_and_fits(visit, over_domains, width, scheme):
+    seen = visit(over_domains, width=width, scheme=scheme)
+    assert seen.complaints == [] and seen.requests == [over_domains]
+    assert not seen.overflows() and seen.violations() == []
+    assert seen.page.locator("img, script").count() == 0
 
 
 def test_a_script_in_a_sentence_is_text(visit, address):

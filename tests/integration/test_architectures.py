@@ -2,11 +2,11 @@
 
 import pytest
 
+from data_prep.model_sizes import parameter_count
 from fairseq_plugins.checkpoints import load_checkpoint
 from fairseq_plugins.export.export import export
 from fairseq_plugins.export.weights import keep_weights
 from fairseq_plugins.generation.generate import generate
-from fairseq_plugins.models.sizes import parameter_count
 from tests.fixtures.fairseq_cli import run
 from tests.fixtures.models import read_text, toy_lines, write_text
 from tests.fixtures.prepared import toy_prepared

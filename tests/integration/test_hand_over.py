@@ -386,17 +386,10 @@ def test_a_command_that_lacks_something_says_what(made, monkeypatch, capsys, lin
     assert end.value.code == 1 and message in capsys.readouterr().err
 
 
-STAND_IN = "#!/usr/bin/env bash\nexec {python} -P -m fairseq_plugins.export.hand_over \"$@\"\n"
-
-
 def test_train_sh_goes_on_from_a_checkpoint_and_leaves_a_model(made, stock, tmp_path):
-    bin_folder = tmp_path / "bin"
-    bin_folder.mkdir()
-    (bin_folder / "dad-hand-over").write_text(STAND_IN.format(python=sys.executable))
-    (bin_folder / "dad-hand-over").chmod(0o755)
     last = stock / "checkpoint_last.pt"
     updates = load_checkpoint(last)["optimizer_history"][-1]["num_updates"]
-    path = f"{warm_commands().folder}:{bin_folder}:{os.environ['PATH']}"
+    path = f"{warm_commands().folder}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", ROOT / "recipes" / "stages" / "train.sh", "--data", made / "data",
          "--out", tmp_path / "teacher", "--size", SIZE, "--continue", last,

@@ -142,7 +142,8 @@ def test_embeddings_that_the_student_ties_are_tied_in_the_teacher(made, monkeypa
     teacher = open_initial_teacher(f"first={made / 'teacher'}", read_vocabulary(made / "data"))
     untied = network_of(made / "teacher")
     untied.encoder.embed_tokens = copy.deepcopy(untied.encoder.embed_tokens)
-    monkeypatch.setattr(initialisation, "load_models", lambda *_, **__: ([untied], None))
+    backend = initialisation.fairseq_backend
+    monkeypatch.setattr(backend, "load_models", lambda *_, **__: ([untied], None))
     with pytest.raises(ValueError, match="has separate embeddings for source and target"):
         initialise(student, teacher)
 

@@ -246,6 +246,9 @@ def test_one_student_serves_all_domains_each_shown_equally_often(plan):
     assert planned.word(student, "--mixture-temperature") == "inf"
     # all dev sets choose its checkpoint, and it is trained as long as the two that it stands for
     assert planned.word(student, "--data") == "corpora/all/prepared"
+    assert planned.word(student, "--valid-domains") == (
+        "even=corpora/even/prepared,odd=corpora/odd/prepared"
+    )
     assert planned.word(student, "--updates") == "60"
     for name in ("even", "odd"):
         rows = {row["name"]: row["model"] for row in planned.table(f"{name}.rows")}
@@ -322,3 +325,93 @@ def test_a_preset_is_a_config_of_every_pair():
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("miniature --schedule")
+
+
+# -- starting in the middle ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """What a user hands over: a model folder with its vocabulary, translations, a checkpoint."""
+    root = tmp_path_factory.mktemp("theirs")
+    (root / "model").mkdir()
+    for name in ("model/model.pt", "model/vocabulary.json", "train.en", "checkpoint_last.pt"):
+        (root / name).write_text("")
+    return root
+
+
+def test_a_teacher_that_is_handed_over_is_checked_and_not_trained(plan, places):
+    planned = plan("--domain", "odd", "--use", f"teacher={places}/model")
+    stage = planned.stages["teacher/general"]
+    assert stage.kind == "hand over" and str(places / "model/model.pt") in stage.inputs
+    # odd's teacher starts from its weights, so its shape counts
+    assert planned.word("teacher/general", "--size") == "miniature_teacher"
+    assert planned.word("vocabulary", "--from-folder") == str(places / "model")
+    assert planned.stages["teacher/odd"].kind == "train"
+    labels = {row["name"]: row["label"] for row in planned.table("odd.rows")}
+    assert labels["teacher"] == "handed over"
+    assert labels["adapted teacher"] == "handed over, then odd references"
+
+
+def test_a_teacher_that_only_translates_may_have_any_shape(plan, places):
+    model = f"{places}/model"
+    planned = plan("--domain", "odd", "--use", f"teacher={model}", "--use", f"teacher/odd={model}")
+    assert planned.word("teacher/general", "--size") is None
+    assert planned.stages["teacher/odd"].kind == "hand over"
+
+
+def test_a_general_student_that_is_handed_over_is_adapted_for_every_seed(plan, places):
+    planned = plan("--domain", "odd", "--seed", "1,2", "--use", f"student={places}/model")
+    for name in ("distilled", "distilled-seed2"):
+        assert planned.stages[f"{STUDENT}/{name}/general"].kind == "hand over"
+    assert planned.word(f"{STUDENT}/9-seed2/odd", "--init") == f"{STUDENT}/distilled-seed2/general"
+
+
+@pytest.mark.parametrize(
+    "what, out, other",
+    [
+        ("distilled", "distilled/general/general", "distilled/odd/odd"),
+        ("distilled/odd", "distilled/odd/odd", "distilled/general/general"),
+    ],
+)
+def test_translations_that_are_handed_over_are_chosen_from_and_not_made(
+    plan, places, what, out, other
+):
+    planned = plan("--domain", "odd", "--use", f"{what}={places}/train.en")
+    assert planned.word(out, "--translations") == str(places / "train.en")
+    assert planned.word(out, "--teacher") is None and planned.word(other, "--teacher")
+
+
+@pytest.mark.parametrize("model, out", [
+    ("teacher", "teacher/general"), ("student", f"{STUDENT}/distilled/general"),
+])  # fmt: skip
+def test_a_training_goes_on_or_starts_from_weights(plan, places, model, out):
+    vocabulary = ("--use", f"vocabulary={places}/model", "--domain", "odd")
+    planned = plan(*vocabulary, "--continue", f"{model}={places}/checkpoint_last.pt")
+    assert planned.word(out, "--continue") == str(places / "checkpoint_last.pt")
+    planned = plan(*vocabulary, "--init", f"{model}={places}/model", "--allow-unknown-vocabulary")
+    assert planned.word(out, "--from-model") == f"handed-over/{model}"
+    handed = planned.stages[f"handed-over/{model}"]
+    assert "--allow-unknown-vocabulary" in handed.command and f"handed-over/{model}" in (
+        planned.stages[out].inputs
+    )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--use", "teacher=nowhere"], "--use teacher: there is no file or folder nowhere"),
+        (["--use", "teacher"], "--use teacher: there is no file or folder"),
+        (["--use", "optimiser=."], "--use takes vocabulary, teacher, teacher/DOMAIN, student"),
+        (["--continue", "vocabulary=."], "--continue takes teacher or student"),
+        (["--use", "teacher/law=."], "law is no domain of this run"),
+        (["--use", "teacher=.", "--init", "teacher=."], "teacher is handed over twice"),
+        (["--use", "teacher=setup.py"], "comes without its vocabulary"),
+        (["--use", "vocabulary=.", "--use", "student=.", "--size", "tiny,small"], "has one size"),
+        (["--use", "vocabulary=.", "--use", "student=.", "--student-init", "first"],
+         "leave one out"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_handed_over_is_refused(corpora, idle, tmp_path, options, message):
+    done = chain(corpora, idle, tmp_path / "work", "--domain", "odd", *options)
+    assert done.returncode == 1 and message in done.stdout

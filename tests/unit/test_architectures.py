@@ -13,7 +13,7 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 
 import fairseq_plugins  # noqa: F401  registers the architectures
-from fairseq_plugins.models.sizes import PREFIX, SIZES, parameter_count
+from data_prep.model_sizes import PREFIX, SIZES, parameter_count
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = [PREFIX + name for name in SIZES]

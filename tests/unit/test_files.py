@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,18 @@ SEPARATORS = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 # -- reading -------------------------------------------------------------------------------
+
+
+def test_without_the_package_only_zst_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_prep.files.zstd", None)
+    for name in "plain.de", "packed.de.gz", "packed.de.zst":
+        (tmp_path / name).write_bytes(PACK[Path(name).suffix](b"ja\n") if name != "plain.de"
+                                      else b"ja\n")  # fmt: skip
+    assert list(read_lines(tmp_path / "plain.de")) == ["ja"]
+    assert list(read_lines(tmp_path / "packed.de.gz")) == ["ja"]
+    with pytest.raises(ValueError, match="packed.de.zst needs the package backports.zstd"):
+        list(read_lines(tmp_path / "packed.de.zst"))
+
 
 
 @pytest.mark.parametrize("separator", SEPARATORS, ids=ascii)

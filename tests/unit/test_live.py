@@ -15,16 +15,17 @@ import pytest
 from rich.console import Console
 
 from data_prep.manifest import write_json
+from data_prep.pipeline import lock_holders, progress
 from data_prep.pipeline.graph import PlannedStage, write_plan
+from data_prep.pipeline.lock_holders import held
+from data_prep.pipeline.progress import Decodings, Progress, StageLog, left
 from data_prep.pipeline.stage import beside
-from fairseq_plugins.report import live, lock_holders, progress, report
+from fairseq_plugins.report import live, report
 from fairseq_plugins.report.live import Told, watch
-from fairseq_plugins.report.lock_holders import held
 from fairseq_plugins.report.moment import FAILED, Watcher, covered
-from fairseq_plugins.report.progress import Decodings, Progress, StageLog
 from fairseq_plugins.report.run import DONE, RUNNING, STOPPED, TO_COME
 from fairseq_plugins.report.run import ROWS as COLUMNS
-from fairseq_plugins.report.view import View, left, standing
+from fairseq_plugins.report.view import View, standing
 from tests.fixtures.models import write_text
 from tests.fixtures.run_folder import row
 
@@ -631,7 +632,8 @@ def test_domains_are_told_apart_where_there_are_several(work):
 
 
 def test_names_are_shown_as_they_are(work):
-    work.plan(stages=[(1, "[bold]corpora[/]", FIRST)], rows=[row("[red]x", "", "teacher/general", "teacher")])
+    rows = [row("[red]x", "", "teacher/general", "teacher")]
+    work.plan(stages=[(1, "[bold]corpora[/]", FIRST)], rows=rows)
     work.score("teacher/general", med=1.0)
     page = "\n".join(shown(Watcher(work.path).look()))
     assert "[bold]corpora[/]" in page and "[red]x" in page

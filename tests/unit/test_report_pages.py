@@ -5,6 +5,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+from markupsafe import escape
 
 from data_prep.manifest import read_json
 from fairseq_plugins.report import figures, page, report, tables, two_runs
@@ -105,6 +106,14 @@ def test_sections_come_in_the_order_of_the_readers_questions(html):
               ("verdict", "scores", "front", "curves", "forgetting", "dropped", "cost",
                "indicators", "sentences", "provenance")]  # fmt: skip
     assert places == sorted(places)
+
+
+def test_the_page_says_what_the_clock_went_into(found, html):
+    wall = found["cost"]["wall"]
+    assert f"{100 * wall['training'] / wall['all']:.1f} % training" in html
+    assert f"{100 * found['cost']['overhead']:.1f} % everything else, which is overhead" in html
+    for part in found["cost"]["parts"]:
+        assert f'<th scope="row">{escape(part["part"])}</th>' in html
 
 
 def test_every_table_has_a_caption_and_scoped_headers(html):

@@ -126,3 +126,11 @@ def test_a_better_system_is_significantly_better(files, metric, better):
 def test_systems_of_unequal_length_are_not_compared(files):
     with pytest.raises(ValueError, match="differ in their number of lines.*short 59"):
         compare(files["short"], files["poor"], files["references"], "en")
+
+
+def test_what_was_counted_before_changes_no_result(files):
+    known = {}
+    for new, old in (("good", "poor"), ("poor", "good"), ("good", "good")):
+        words = files[new], files[old], files["references"], "en"
+        assert compare(*words, known=known) == compare(*words)
+    assert set(known) == {"metric", files["good"], files["poor"]}

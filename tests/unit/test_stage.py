@@ -4,11 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from data_prep.manifest import read_json
-from data_prep.pipeline.stage import difference, duration, run_stage, times
+from data_prep.pipeline import stage as stage_module
+from data_prep.pipeline.stage import difference, duration, is_up_to_date, run_stage, times
 
 COPY = "mkdir -p {out}; cat in.txt > {out}/copy; echo ran >> runs.txt"
 
@@ -207,6 +209,51 @@ def test_sigterm_stops_the_commands_children_too(work):
         for _ in range(100):
             os.kill(int((work / "pid").read_text()), 0)
             time.sleep(0.05)
+
+
+def test_a_command_that_does_not_heed_sigterm_is_killed(work, monkeypatch):
+    monkeypatch.setattr(stage_module, "GRACE", 0.3)
+    script = "trap '' TERM; echo > ready; while :; do sleep 0.1; done"
+    child = subprocess.Popen(["sh", "-c", script], process_group=0)
+    while not (work / "ready").exists():
+        time.sleep(0.05)
+    stage_module.stop(child)
+    assert child.returncode == -signal.SIGKILL
+
+
+def test_whether_a_stage_is_up_to_date_is_told_without_reading_files(work, monkeypatch):
+    def is_done(script=COPY):
+        return is_up_to_date(["sh", "-c", script], "stage", ["in.txt"])
+
+    assert not is_done()
+    stage()
+    monkeypatch.setattr(stage_module, "sha256", lambda file: pytest.fail("it reads"))
+    assert is_done() and not (work / "stage.lock").exists()
+    assert not is_done("true {out}")
+    with stage_module.lock(Path("stage")):  # another process makes it
+        assert not is_done()
+    os.utime(work / "stage" / "copy", (1, 1))
+    assert not is_done()
+    for damage in ("{}", "{"):  # of an older version, and cut short
+        (work / "stage" / "stage.json").write_text(damage)
+        assert not is_done()
+
+
+def test_an_input_made_again_with_the_same_content_is_known_from_its_makers_record(work):
+    stage(out="first")
+    words = ["sh", "-c", "mkdir {out}; cp first/copy {out}"]
+    run_stage(words, "second", ["first"])
+    shutil.rmtree("first")
+    stage(out="first")
+    assert is_up_to_date(words, "second", ["first"])
+    (work / "in.txt").unlink()
+    assert not is_up_to_date(["sh", "-c", COPY], "first", ["in.txt"])
+
+
+def test_a_stage_ends_with_the_process_that_it_was_told_of(work):
+    """Also where that had ended before the stage could ask."""
+    first = start("--parent", "1", "--out", "stage", "--", "sh", "-c", COPY, cwd=work)
+    assert first.wait(timeout=60) == 143 and runs(work) == 0
 
 
 def test_differences_name_the_flag():

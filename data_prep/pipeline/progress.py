@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.pipeline.stage import FAILURE, beside
+from data_prep.pipeline.stage import FAILURE, beside, duration
 from data_prep.training_log import read_entries
 
 CHUNK = 1 << 20  # bytes that are read at a time
@@ -44,6 +44,15 @@ class Progress:
     seconds_left: float | None = None
     may_end_early: bool = False
     is_whole: bool = False
+
+
+def left(progress):
+    """What is done of a piece of work and how long the rest takes; '' where that is not known."""
+    words = [f"{100 * progress.share:.0f} %"] if progress.share is not None else []
+    if (progress.seconds_left or 0) >= 1:  # else it is over at any moment, or slower than it was
+        most = "at most" if progress.may_end_early else "about"
+        words.append(f"{most} {duration(progress.seconds_left)} left")
+    return ", ".join(words)
 
 
 @dataclass
