@@ -197,7 +197,7 @@ general_student_on() {  # SIZE START LOSS SEED DATA
 }
 
 student() {  # SIZE NUMBER VARIANT SEED DOMAIN
-  local data general start out each folders=()
+  local data general start loss out each folders=()
   data=$(target_data "$2" "$3" "$5")
   out=$(domain_student "$@")
   learning=() learning_inputs=()
@@ -217,7 +217,9 @@ student() {  # SIZE NUMBER VARIANT SEED DOMAIN
       start=${start_of[$2]}
       [[ $start == references ]] && general=corpora/general/prepared || general=$distilled
       if [[ $start != random ]]; then
-        adapt "$(general_student "$1" "$start" "$(loss_of_start "$3")" "$4")" "$general"
+        loss=plain
+        [[ $start != distilled ]] || loss=$(loss_of_start "$3")
+        adapt "$(general_student "$1" "$start" "$loss" "$4")" "$general"
       fi
       if [[ ${target_of[$2]} != references ]]; then
         [[ $adapt == replay=* && $start != random ]] || general=''

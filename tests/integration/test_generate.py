@@ -429,9 +429,10 @@ def test_a_signal_finishes_the_batches_under_way_and_keeps_them(number, model, t
         model, source, out, *flags,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
-    while run.poll() is None and not (tmp_path / "out.part" / "settings.json").exists():
-        time.sleep(0.01)
-    time.sleep(1.0)
+    said = ""
+    while run.poll() is None and "%|" not in said:  # the bar: from then on sentences are decoded
+        said += run.stderr.read(1)
+    time.sleep(0.3)
     run.send_signal(number)
     said = run.communicate(timeout=60)[1]
     assert run.returncode == 128 + number, said

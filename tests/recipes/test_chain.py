@@ -140,8 +140,8 @@ def test_the_plan_lists_every_stage_and_no_other(finished):
 def test_the_plan_names_the_rows_of_the_table(finished):
     rows = [line.split("\t") for line in read_text(finished / "plan" / "odd.rows.tsv")[1:]]
     table = (finished / "report" / "odd" / "table.txt").read_text().splitlines()
-    assert [name for name, _, _ in rows] == [line.split("  ")[0] for line in table[2:10]]
-    assert all((finished / model / "model.pt").is_file() for _, _, model in rows)
+    assert [name for name, *_ in rows] == [line.split("  ")[0] for line in table[2:10]]
+    assert all((finished / model / "model.pt").is_file() for _, _, _, model, *_ in rows)
 
 
 def test_run_again_nothing_is_redone(finished, corpora):
@@ -256,13 +256,13 @@ def wait_for_a_stage(process, work, known):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--configuration", "10"], "a configuration is a number from 1 to 9, not '10'"),
+        (["--configuration", "10"], "a configuration is a number from 1 to 9, or all, not '10'"),
         (["--stage", "13"], "a stage is a number from 1 to 12, not '13'"),
         (["--size", "huge"], "--size 'huge' is unknown; there are large, medium"),
         (["--teacher-size", "huge"], "--teacher-size 'huge' is unknown"),
         (["--domain", "general=."], "a domain cannot be called general"),
         (["--domain", "x=nowhere"], "there is no folder nowhere"),
-        (["--domain", "nofolder"], "NAME=PLACE"),
+        (["--domain", "=x"], "NAME=PLACE"),
         (["--updates", "many"], "expected a number above 0, not 'many'"),
         (["--colour", "red"], "unknown option '--colour'"),
         (["--lines"], "--lines needs a value"),
