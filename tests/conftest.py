@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import sys
 from multiprocessing import forkserver
 
 import pytest
@@ -37,3 +38,18 @@ def quick_preprocess():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(binarise, "find_command", lambda name: str(warm_commands().folder / name))
         yield
+
+
+@pytest.fixture
+def dad_report(monkeypatch, capsys):
+    """Run dad-report in this process: its status, what it printed, what it complained."""
+    from fairseq_plugins.report import report
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["dad-report", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            report.main()
+        printed = capsys.readouterr()
+        return end.value.code or 0, printed.out, printed.err
+
+    return call

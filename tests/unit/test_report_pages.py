@@ -47,17 +47,8 @@ def undrawn(monkeypatch):
 
 
 @pytest.fixture
-def dad_report(monkeypatch, capsys, undrawn):
-    """Run the command in this process: its status, what it printed, what it complained."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["dad-report", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            report.main()
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return call
+def dad_report(dad_report, undrawn):
+    return dad_report
 
 
 class Elements(HTMLParser):

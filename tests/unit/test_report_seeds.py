@@ -2,13 +2,12 @@
 
 import re
 import shutil
-import sys
 
 import pytest
 
 from data_prep.files import sha256
 from data_prep.manifest import read_json, write_json
-from fairseq_plugins.report import all_domains, figures, page, report, tables
+from fairseq_plugins.report import all_domains, figures, page, tables
 from fairseq_plugins.report.findings import find
 from fairseq_plugins.report.run import open_run
 from tests.fixtures.run_folder import (
@@ -50,18 +49,10 @@ def found(work):
 
 
 @pytest.fixture
-def dad_report(monkeypatch, capsys):
-    """Run the command in this process, without figures: status, what it printed and complained."""
+def dad_report(dad_report, monkeypatch):
+    """Without figures, which take their time."""
     monkeypatch.setattr(figures, "_figure", lambda *_: figures.Figure("<svg/>", "<svg/>", "x"))
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["dad-report", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            report.main()
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return call
+    return dad_report
 
 
 def part(found, words):

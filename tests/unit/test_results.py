@@ -1,14 +1,13 @@
 """RESULTS.md: written by the harness from finished runs, and by nobody's hand."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from data_prep.manifest import read_json, write_json
 from data_prep.pipeline.graph import PlannedStage, read_plan, write_plan
-from fairseq_plugins.report import report, results
+from fairseq_plugins.report import results
 from fairseq_plugins.report.findings import find
 from fairseq_plugins.report.run import open_run
 from tests.fixtures.run_folder import DOMAIN, ROWS, STEPS, finish, make_run, seeds_of
@@ -44,20 +43,6 @@ def written(made, tmp_path_factory):
     """(file, text) of RESULTS.md; tests leave the file as it is."""
     path = tmp_path_factory.mktemp("recipes") / "RESULTS.md"
     return path, results.write(path, [open_run(made)], [LABEL], PLACES)
-
-
-@pytest.fixture
-def dad_report(monkeypatch, capsys):
-    """Run the command in this process: its status, what it printed, what it complained."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["dad-report", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            report.main()
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return call
 
 
 def with_command(work, command):
