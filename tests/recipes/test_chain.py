@@ -14,6 +14,7 @@ from data_prep.pipeline.graph import read_plan
 from fairseq_plugins.checkpoints import load_checkpoint
 from fairseq_plugins.generation.generate import generate
 from fairseq_plugins.generation.nbest import read_nbest
+from fairseq_plugins.report.run import read_curve
 from tests.fixtures.models import read_text
 from tests.fixtures.toy_chain import ROOT, chain_command, environment, run_chain, toy_corpora
 from tests.fixtures.warm import warm_commands
@@ -142,6 +143,28 @@ def test_the_plan_names_the_rows_of_the_table(finished):
     table = (finished / "report" / "odd" / "table.txt").read_text().splitlines()
     assert [name for name, *_ in rows] == [line.split("  ")[0] for line in table[2:10]]
     assert all((finished / model / "model.pt").is_file() for _, _, _, model, *_ in rows)
+
+
+def test_a_student_of_all_domains_is_trained_on_all_and_validated_on_each(
+    finished, corpora, tmp_path
+):
+    work = shutil.copytree(finished, tmp_path / "work")
+    done = run_chain(
+        corpora, work, "--domain", f"again={corpora / 'odd'}", "--multi-domain", "--stop-stage", "9"
+    )
+    assert done.returncode == 0, done.stdout
+    student = work / "student/miniature/9-multi-domain/all"
+    log = (student / "log.txt").read_text()
+    for name in ("odd", "again"):
+        assert f"distilled/{name}/{name}/prepared: " in log
+    together, *apart = (
+        [point["update"] for point in read_curve(student / "log.txt", subset).validations]
+        for subset in ("valid", "valid_odd", "valid_again")
+    )  # fmt: skip
+    assert together and apart == [together, together]
+    kept = read_json(student / "manifest.json")["counts"]["updates"]
+    best = max(read_curve(student / "log.txt").validations, key=lambda point: point["bleu_greedy"])
+    assert kept == best["update"]
 
 
 def test_run_again_nothing_is_redone(finished, corpora):
