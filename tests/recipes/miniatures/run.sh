@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run the recipes of the language pairs from end to end on a few hundred real sentences, with hardly
-# any training, and see that every stage is there and no sentence is missing.
+# any training, configuration 9, and see that every stage is there and no sentence is missing.
 #
 # Usage: bash tests/recipes/miniatures/run.sh [--work DIR] [PAIR...]
 #
