@@ -50,7 +50,7 @@ from data_prep import command
 from data_prep.files import write_whole, write_whole_folder
 from data_prep.manifest import commit, package_versions, write_json
 from fairseq_plugins.report import all_domains, findings, page, results, tables, two_runs
-from fairseq_plugins.report.run import open_run
+from fairseq_plugins.report.run import chosen, open_run
 
 JSON = "report.json"
 
@@ -65,7 +65,7 @@ def _main():
         "--work", metavar="WORK", action="append", default=[],
         help="folder of the run; with --results it may be repeated",
     )  # fmt: skip
-    parser.add_argument("--domain", metavar="NAME", help="one of its domains (default: all)")
+    parser.add_argument("--domain", metavar="NAME", help="one of its domains, or several joined by commas (default: all)")
     parser.add_argument(
         "--out", metavar="DIR",
         help="folder to make, in place of an older report there; several domains get a folder "
@@ -145,7 +145,7 @@ def _check_results(paths):
 
 def _report(work, domain, out):
     run = open_run(work)
-    domains = _chosen(run.domains, domain, work)
+    domains = chosen(run.domains, domain, work)
     for name in domains:
         if out is None:
             folder = run.work / "report" / f"{name}-by-hand"
@@ -223,7 +223,7 @@ def _compare(first, second, domain, out):
             f"{first} and {second} have no domain in common: {', '.join(runs[0].domains)} and "
             f"{', '.join(runs[1].domains)}"
         )
-    for name in (domains := _chosen(shared, domain, "both runs")):
+    for name in (domains := chosen(shared, domain, "both runs")):
         folder = out / name if len(domains) > 1 else out
         _check_place(folder)
         comparison = two_runs.find(*runs, name)
@@ -235,14 +235,6 @@ def _compare(first, second, domain, out):
         _write_files(folder, files, comparison)
         print(two_runs.as_text(comparison), end="")
         print(f"\n{folder / 'report.html'}: open it in a browser")
-
-
-def _chosen(domains, domain, where):
-    if domain is None:
-        return domains
-    if domain not in domains:
-        raise ValueError(f"there is no domain {domain!r} in {where}, only {', '.join(domains)}")
-    return [domain]
 
 
 def _is_report(folder):

@@ -19,6 +19,7 @@ from data_prep.command import bar_settings
 from data_prep.files import count_lines, find_text, write_whole
 from fairseq_plugins.report import findings, page, tables
 from fairseq_plugins.report.comparisons import p_values, signed, spread
+from fairseq_plugins.report.run import chosen
 
 REMARKS = "## Remarks"
 NO_REMARKS = "<!-- What you write under this heading stays when the file is written anew. -->"
@@ -44,7 +45,7 @@ def write(path, runs, labels, places=None, domain=None):
         runs: list of ``run.Run``.
         labels: for each run a sentence of the person who ran it: what it is, and what it is not.
         places: {NAME: path}, what is shown as $NAME.
-        domain: one domain; all by default.
+        domain: one domain, or several joined by commas; all by default.
 
     Raises:
         ValueError: a run is not finished, or a path of this machine would remain.
@@ -245,11 +246,7 @@ def _section(run, label, name, command, domain):
     Raises:
         ValueError: it is not finished, or has no such domain.
     """
-    if domain is not None and domain not in run.domains:
-        raise ValueError(
-            f"there is no domain {domain!r} in {run.work}, only {', '.join(run.domains)}"
-        )
-    domains = run.domains if domain is None else [domain]
+    domains = chosen(run.domains, domain, run.work)
     with tqdm(desc=f"{run.work}: comparing", unit=" pairs", **bar_settings()) as bar:
         reports = [findings.find(run, name, progress=bar.update) for name in domains]
     for report in reports:

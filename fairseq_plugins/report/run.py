@@ -357,6 +357,22 @@ def read_rows(path, domain):
     return rows
 
 
+def chosen(domains, wanted, where):
+    """Those of ``domains`` that are wanted: names joined by commas, or None for all.
+
+    Args:
+        where: what has these domains, for the error.
+
+    Raises:
+        ValueError: one is not among them.
+    """
+    names = domains if wanted is None else wanted.split(",")
+    for name in names:
+        if name not in domains:
+            raise ValueError(f"there is no domain {name!r} in {where}, only {', '.join(domains)}")
+    return names
+
+
 def state_of(out):
     """State of the stage that makes folder ``out``."""
     half_made = beside(out, ".part").exists() or beside(out, ".log").exists()

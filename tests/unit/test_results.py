@@ -9,7 +9,7 @@ from data_prep.manifest import read_json, write_json
 from data_prep.pipeline.graph import PlannedStage, read_plan, write_plan
 from fairseq_plugins.report import results
 from fairseq_plugins.report.findings import find
-from fairseq_plugins.report.run import open_run
+from fairseq_plugins.report.run import chosen, open_run
 from tests.fixtures.run_folder import DOMAIN, ROWS, STEPS, finish, make_run, seeds_of
 
 REPOSITORY = Path(__file__).parents[2]
@@ -374,6 +374,13 @@ def test_the_command_writes_and_checks(dad_report, made, tmp_path):
 def test_mistakes_are_told(dad_report, words, status, message):
     found, _, complaint = dad_report(*words)
     assert found == status and message in complaint
+
+
+@pytest.mark.parametrize(
+    "wanted, found", [(None, ["it", "law"]), ("law", ["law"]), ("law,it", ["law", "it"])]
+)
+def test_domains_are_chosen_by_names_joined_by_commas(wanted, found):
+    assert chosen(["it", "law"], wanted, "a run") == found
 
 
 def test_a_domain_that_is_not_there_is_refused(made, tmp_path):

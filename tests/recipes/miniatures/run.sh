@@ -38,7 +38,8 @@ for pair in "${pairs[@]}"; do
   cat > "$work/$pair/config.sh" <<CONFIG
 source "\$recipes/$pair/config.sh"
 jobs_at_once=2
-# models that have learnt nothing end no sentence, so that decoding is what takes longest
+# models that have learnt nothing end no sentence, so that decoding takes longest, or every one at
+# once: references take the place of what is empty
 teacher_beam=2
 score_beam=2
 speed_seconds=4
@@ -47,6 +48,7 @@ CONFIG
   bash "$root/recipes/$pair/run.sh" --config "$work/$pair/config.sh" --work "$work/$pair/run" \
     --general "$text/general" --domain "$domain=$text/$domain" --configuration 9 \
     --size miniature --vocabulary-size 1200 --lines 300 --updates 4 \
+    --rejected reference \
     -- --max-tokens 1024 --data-workers 0 --valid-beam 1 --epoch-fraction 1
   # the environment that run.sh has set up, for the check
   (source "$root/recipes/bootstrap.sh"; python "$here/check.py" "$work/$pair/run" "$domain")
