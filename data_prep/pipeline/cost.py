@@ -15,7 +15,8 @@
 What counts as what:
 
   training  updates, validation (which decodes dev text) and what EWC needs to know of a model
-  decoding  a teacher's translations and distributions, and the translations of test sets
+  decoding  a teacher's translations and distributions, the translations of test sets, and those of
+            dev text by which an exported model is compared with its original
   other     all else: text, starting processes and loading models, saving, choosing and binarising
             what a teacher made, exporting, scoring, measuring speed, reports, and the time between
             stages
@@ -61,6 +62,7 @@ AROUND_TRAINING = "starting a training, keeping its weights"
 CHOOSING, BINARISING = "choosing what a student learns", "binarising what a student learns"
 AROUND_DECODING = "starting to translate, loading a teacher"
 AROUND_SCORES = "starting to score, metrics"
+COMPARING = "comparing exported models with their originals"
 BETWEEN_STAGES = "between stages"
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) \| ")
@@ -152,6 +154,8 @@ def take_apart(folder, record):
         found = _distilling(folder)
     elif kind == "score":
         found = _scoring(folder)
+    elif kind == "ship":
+        found = _shipping(folder)
     else:
         found = None
     if not found:
@@ -229,6 +233,11 @@ def _distilling(folder):
 def _scoring(folder):
     decoded = _decoding(folder)
     return None if decoded is None else (AROUND_SCORES, [(PARTS["score"], DECODING, decoded)])
+
+
+def _shipping(folder):
+    decoded = (_manifest(folder).get("counts") or {}).get("decode_seconds")
+    return None if decoded is None else (PARTS["ship"], [(COMPARING, DECODING, decoded)])
 
 
 def _decoding(folder):

@@ -83,7 +83,7 @@ def export(
 
     Returns:
         dictionary: parameters (all), embedding_parameters, bytes (of the model alone), and parity
-        (see ``parity.measure``, with max_loss) where there was a dev set.
+        (see ``parity.measure``, with max_loss) and decode_seconds where there was a dev set.
 
     Raises:
         FileNotFoundError, FileExistsError, ValueError: see the message.
@@ -111,17 +111,18 @@ def export(
             )
 
         finish()  # the folder is complete for decoding
-        measured = None
+        measured, decoding = None, {}
         if dev:
             scratch = part / "parity"
             scratch.mkdir()
-            measured = parity.measure(
+            measured, seconds = parity.measure(
                 found, part, dev, scratch, lines=dev_lines, beam=beam, device=device, trust=trust,
                 allow_unknown_vocabulary=allow_unknown_vocabulary,
             )  # fmt: skip
             shutil.rmtree(scratch)
             parity.check(measured, max_loss, dev)
             measured["max_loss"] = max_loss
+            decoding = {"decode_seconds": seconds}
         if safetensors:
             state = load_checkpoint(found.weights, trust=trust)
             write_safetensors(part / SAFE_WEIGHTS, weights_only_state(state, found.vocabulary))
@@ -132,7 +133,7 @@ def export(
         )  # fmt: skip
         model_card.write_card(part, record)
         if measured:
-            counts = {**counts, "parity": measured}
+            counts = {**counts, "parity": measured, **decoding}
         finish()
     return counts
 

@@ -82,10 +82,11 @@ def measure(model, exported, dev, folder, *, lines=DEV_LINES, beam=5, device=Non
         device: "cpu", "cuda" or None (a GPU where one is found).
 
     Returns:
-        {"lines", "of", "beam": {...}, "greedy": {...}, "beam_size", "device", "computed_in"}. Each
-        search has "fairseq" and "exported" (BLEU and chrF, see ``corpus_scores``), "bleu_loss"
-        (what the export lost; below 0 it gained) and "identical", the share of equal
-        translations. "computed_in" is the arithmetic that CTranslate2 used here.
+        (record, seconds that were spent decoding). The record is {"lines", "of", "beam": {...},
+        "greedy": {...}, "beam_size", "device", "computed_in"}. Each search has "fairseq" and
+        "exported" (BLEU and chrF, see ``corpus_scores``), "bleu_loss" (what the export lost; below
+        0 it gained) and "identical", the share of equal translations. "computed_in" is the
+        arithmetic that CTranslate2 used here.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`sample_dev`.
@@ -96,6 +97,7 @@ def measure(model, exported, dev, folder, *, lines=DEV_LINES, beam=5, device=Non
     record = {"lines": len(references), "of": total, "beam_size": beam}
     tgt_lang = model.vocabulary.target_lang
     alone = {"batch_tokens": 1} if has_shortlist(exported) else {}
+    decode_seconds = 0.0
     for search, size in (("beam", beam), ("greedy", 1)):
         entry, translations = {}, {}
         for name, path, how in (
@@ -107,6 +109,7 @@ def measure(model, exported, dev, folder, *, lines=DEV_LINES, beam=5, device=Non
                 [path], source, out, beam=size, device=device, calibration="off", trust=trust,
                 allow_unknown_vocabulary=allow_unknown_vocabulary, **how,
             )  # fmt: skip
+            decode_seconds += manifest["counts"]["decode_seconds"]
             translations[name] = [line for _, line, _ in read_bitext(out, source)]
             entry[name] = corpus_scores(translations[name], references, tgt_lang)
         equal = sum(map(str.__eq__, translations["fairseq"], translations["exported"]))
@@ -116,14 +119,14 @@ def measure(model, exported, dev, folder, *, lines=DEV_LINES, beam=5, device=Non
         }  # fmt: skip
         record["device"] = manifest["settings"]["device"]
     record["computed_in"] = _computed_in(exported, record["device"])
-    return record
+    return record, round(decode_seconds, 3)
 
 
 def check(record, max_loss, dev):
     """Refuse an export that lost more than ``max_loss`` BLEU, greedy or with a beam.
 
     Args:
-        record: of :func:`measure`.
+        record: the first of what :func:`measure` returns.
         max_loss: limit, in BLEU.
         dev: named in the message.
 

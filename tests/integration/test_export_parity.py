@@ -92,6 +92,7 @@ def test_an_export_in_float32_translates_as_fairseq_does(place, tmp_path):
     assert "tok:13a" in parity["beam"]["exported"]["bleu"]["signature"]
     assert read_manifest(tmp_path / "exported")["counts"] == counts
     assert read_json(tmp_path / "exported" / "card.json")["parity"] == parity
+    assert counts["decode_seconds"] > 0
     assert not (tmp_path / "exported" / "parity").exists()
 
 

@@ -148,6 +148,25 @@ def test_of_scores_the_translating_is_decoding(tmp_path):
     }  # fmt: skip
 
 
+def test_comparing_an_export_with_its_original_is_decoding(tmp_path):
+    folder = finish(
+        tmp_path / "shipped", "dad-export", "--model", "x", "--domain", "medical", seconds=20
+    )
+    write_json(folder / "manifest.json", {"counts": {"bytes": 7, "decode_seconds": 14.5}})
+    found = cost.split(tmp_path)
+    assert parts_of(found) == {
+        "comparing exported models with their originals": 14.5, "shipping": 5.5,
+    }  # fmt: skip
+    assert (found["wall"]["decoding"], found["overhead"]) == (14.5, 0.275)
+
+
+@pytest.mark.parametrize("record", [{}, {"counts": {"bytes": 7}}, {"counts": None}])
+def test_what_ships_without_a_comparison_is_overhead(tmp_path, record):
+    folder = finish(tmp_path / "shipped", "dad-export", "--domain", "medical", seconds=20)
+    write_json(folder / "manifest.json", record)
+    assert parts_of(cost.split(tmp_path)) == {"shipping": 20}
+
+
 def test_parts_never_exceed_their_stage(tmp_path):
     folder = finish(tmp_path / "model", "train.sh", seconds=30)
     (folder / "log.txt").write_text(TRAINING_LOG)  # stamps of whole seconds say 60
