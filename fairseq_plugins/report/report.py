@@ -65,7 +65,10 @@ def _main():
         "--work", metavar="WORK", action="append", default=[],
         help="folder of the run; with --results it may be repeated",
     )  # fmt: skip
-    parser.add_argument("--domain", metavar="NAME", help="one of its domains, or several joined by commas (default: all)")
+    parser.add_argument(
+        "--domain", metavar="NAME",
+        help="one of its domains, or several joined by commas (default: all)",
+    )  # fmt: skip
     parser.add_argument(
         "--out", metavar="DIR",
         help="folder to make, in place of an older report there; several domains get a folder "
