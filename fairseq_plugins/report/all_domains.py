@@ -51,13 +51,25 @@ def find(run, folder, progress=lambda: None):
     for domain in run.domains:
         reports[domain] = _report_of(run, domain)
         progress()
+    return gather(run, reports, folder)
+
+
+def gather(run, reports, folder=None):
+    """What ``find`` returns, of reports that are there.
+
+    Args:
+        run: ``run.Run``.
+        reports: {domain: report.json}, one or more.
+        folder: where the page will lie; None: no link to the domains' pages is wanted.
+    """
     known = next(iter(reports.values()))
     found = {
         "source_lang": run.source_lang, "target_lang": run.target_lang, "sizes": run.sizes,
         "seeds": sorted({seed for report in reports.values()
                          for seed in report["provenance"]["seeds"]}),
         "domains": [
-            {"name": domain, "finished": report["finished"], "page": _page(run, domain, folder),
+            {"name": domain, "finished": report["finished"],
+             "page": _page(run, domain, folder) if folder else None,
              "recommended": report["recommended"] and report["recommended"]["name"]}
             for domain, report in reports.items()
         ],

@@ -57,15 +57,16 @@ def difference_as_markdown(comparison):
 
 def all_domains_as_html(found):
     """report.html of what ``all_domains.find`` has gathered."""
-    return _environment().get_template("all_domains.html").render(**_over_domains(found))
+    return _environment().get_template("all_domains.html").render(**over_domains(found))
 
 
 def all_domains_as_markdown(found):
     """report.md of what ``all_domains.find`` has gathered."""
-    return _environment().get_template("all_domains.md").render(**_over_domains(found))
+    return _environment().get_template("all_domains.md").render(**over_domains(found))
 
 
-def _over_domains(found):
+def over_domains(found):
+    """What a template about all domains needs of what ``all_domains`` has gathered."""
     return {"a": found, "cells": all_domains.cells(found), "gains": all_domains.gains}
 
 

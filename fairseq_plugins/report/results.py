@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from data_prep.command import bar_settings
 from data_prep.files import count_lines, find_text, write_whole
-from fairseq_plugins.report import findings, page, tables
+from fairseq_plugins.report import all_domains, findings, page, tables
 from fairseq_plugins.report.comparisons import p_values, signed, spread
 from fairseq_plugins.report.run import chosen
 
@@ -267,6 +267,7 @@ def _section(run, label, name, command, domain):
         "corpora": _corpora(run, domains),
         "taught": _taught(reports[0]),
         "budgets": _budgets(reports),
+        "together": _together(run, domains, reports),
         "parts": [_domain(report) for report in reports],
         "claims": _claims(reports),
         "cost": reports[0]["cost"],
@@ -283,6 +284,13 @@ def _section(run, label, name, command, domain):
             for report in reports for problem in report["problems"]
         )),
     }  # fmt: skip
+
+
+def _together(run, domains, reports):
+    """What the template needs of all domains; None where there is one."""
+    if len(domains) == 1:
+        return None
+    return page.over_domains(all_domains.gather(run, dict(zip(domains, reports, strict=True))))
 
 
 def _models(reports):

@@ -8,9 +8,18 @@ import pytest
 from data_prep.manifest import read_json, write_json
 from data_prep.pipeline.graph import PlannedStage, read_plan, write_plan
 from fairseq_plugins.report import results
+from fairseq_plugins.report.comparisons import signed
 from fairseq_plugins.report.findings import find
 from fairseq_plugins.report.run import chosen, open_run
-from tests.fixtures.run_folder import DOMAIN, ROWS, STEPS, finish, make_run, seeds_of
+from tests.fixtures.run_folder import (
+    DOMAIN,
+    ROWS,
+    STEPS,
+    add_domain,
+    finish,
+    make_run,
+    seeds_of,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 LABEL = "Toy text: shows how the parts hang together."
@@ -235,6 +244,31 @@ def test_several_runs_have_a_section_and_a_folder_each(made, tmp_path):
 
 
 # -- no path of this machine ---------------------------------------------------------------
+
+
+def test_domains_stand_side_by_side_first(work, tmp_path):
+    add_domain(work, "law")
+    text = results.write(tmp_path / "RESULTS.md", [open_run(work)], [LABEL], PLACES)
+    found = {name: find(open_run(work), name) for name in (DOMAIN, "law")}
+    models = table_lines(text, "| model | medical | law |")
+    assert [line[0] for line in models[1:]] == [
+        group["name"] for group in found[DOMAIN]["groups"] if group["in_domain"]
+    ]
+    tables = {name: table_lines(text, f"BLEU {name}") for name in found}
+    assert models[-1] == ["9", *(
+        table[-1][table[0].index(f"BLEU {name}")] for name, table in tables.items()
+    )]  # fmt: skip
+    steps = table_lines(text, "| step | medical | law |")
+    assert [line[1:] for line in steps[1:]] == [
+        [f"{signed(found[name]['steps'][number]['difference'])}, "
+         f"{found[name]['steps'][number]['outcome']}" for name in found]
+        for number in range(len(STEPS))
+    ]  # fmt: skip
+    assert text.index("### All domains") < text.index("paid in") < text.index("### medical")
+
+
+def test_one_domain_needs_no_comparison_of_domains(written):
+    assert "All domains" not in written[1] and "BLEU by domain" not in written[1]
 
 
 def test_the_command_can_be_given_anywhere(written, made):
