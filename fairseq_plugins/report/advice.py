@@ -86,8 +86,8 @@ QUESTIONS = (
         "distil again", (("9", "7"),),
         gain=("The second distillation pays",
               "9 is worth the adapted teacher and its decoding of the in-domain text."),
-        no_gain=("The second distillation did not pay: ship 7",
-                 "It learns in-domain references, so it needs no adapted teacher and no second "
+        no_gain=("The second distillation did not pay: 7 does without it",
+                 "7 learns in-domain references, so it needs no adapted teacher and no second "
                  "decoding."),
         unclear="Whether the second distillation pays cannot be told",
     ),

@@ -46,6 +46,7 @@
 """
 
 import math
+from datetime import datetime, timedelta
 
 from data_prep.files import count_lines, find_text
 from data_prep.pipeline import cost
@@ -419,6 +420,18 @@ def _sentences(run, domain, rows, groups, recommended):
         return None
 
 
+def _started(run, records):
+    """ISO time at which the run began: the plan tells when it was last gone on with."""
+    begun = [
+        datetime.fromisoformat(record["finished"]) - timedelta(seconds=record["seconds"])
+        for record in records if record.get("finished") and record.get("seconds") is not None
+    ]  # fmt: skip
+    if not begun:
+        return run.plan.get("started")
+    first = min(begun).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return min(first, run.plan.get("started") or first)
+
+
 def _provenance(run, domain, stages, rows, speed):
     records = [stage.record for stage in stages if stage.record]
     versions = {}
@@ -437,7 +450,7 @@ def _provenance(run, domain, stages, rows, speed):
                         signatures[metric].append(entry["signature"])
     return {
         "command": run.plan.get("command", []),
-        "started": run.plan.get("started"),
+        "started": _started(run, records),
         "finished": max((stage.finished for stage in stages if stage.finished), default=None),
         "versions": versions,
         "commits": sorted({record["commit"] for record in records if record.get("commit")}),

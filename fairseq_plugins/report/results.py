@@ -275,7 +275,7 @@ def _section(run, label, name, command, domain):
         "seeds": sorted({row["seed"] for report in reports for row in report["rows"]}),
         "versions": provenance["versions"],
         "commits": provenance["commits"],
-        "started": run.plan.get("started"),
+        "started": provenance["started"],
         "finished": provenance["finished"],
         "work": name,
         "command": command,

@@ -156,8 +156,8 @@ def _choice(report, best):
         )
     if score["score"] < POOR:
         points.append(
-            f"A BLEU of {score['score']:.1f} is low: hardly a sentence is right. Read the "
-            "sentences below before anybody has to rely on it."
+            f"A BLEU of {score['score']:.1f} is low: hardly a sentence is right. Read "
+            "what it makes of your text before anybody has to rely on it."
         )
     if not report["finished"]:
         heading = f"Student {best['name']} is the best so far"

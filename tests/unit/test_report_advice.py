@@ -62,7 +62,7 @@ TEACHER, START, GENERAL, SCRATCH, AGAIN = (question.key for question in QUESTION
         ({("9", "8"): difference(1.0), ("6", "5"): difference(2.0)}, SCRATCH, "gain",
          "An in-domain teacher from scratch is not enough"),
         ({("9", "7"): difference(0.0, 1.0)}, AGAIN, "no gain",
-         "The second distillation did not pay: ship 7"),
+         "The second distillation did not pay: 7 does without it"),
         ({("9", "7"): difference(0.9)}, AGAIN, "gain", "The second distillation pays"),
     ],
 )  # fmt: skip

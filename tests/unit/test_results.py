@@ -197,6 +197,17 @@ def test_a_run_says_what_it_is_and_what_it_was_made_by(written):
         assert told in text
 
 
+@pytest.mark.parametrize(
+    "planned, began",
+    [("2026-01-01T00:59:30Z", "00:58:14"),  # gone on with; the longest stage took 106 s
+     ("2026-01-01T00:30:00Z", "00:30:00"), (None, "00:58:14")],
+)  # fmt: skip
+def test_a_run_began_when_it_was_first_started(work, tmp_path, planned, began):
+    write_json(work / "plan/run.json", {**read_json(work / "plan/run.json"), "started": planned})
+    text = results.write(tmp_path / "RESULTS.md", [open_run(work)], [LABEL], PLACES)
+    assert f"- Run from 2026-01-01T{began}Z to 2026-01-01T01:00:00Z\n" in text
+
+
 def test_a_dirty_commit_is_said(work):
     record = read_json(work / "teacher/general/stage.json")
     write_json(work / "teacher/general/stage.json", {**record, "commit": "0123456789ab-dirty"})
