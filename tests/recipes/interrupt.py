@@ -123,7 +123,8 @@ def words_of(pid):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return ""
-    return " ".join(Path(word).name if word.startswith("/") else word for word in words).strip()
+    short = " ".join(Path(word).name if word.startswith("/") else word for word in words)
+    return " ".join(short.split())  # of python -c a word has several lines
 
 
 def kill(pids):
