@@ -1,9 +1,10 @@
 """Decode the test sets with one model, greedy and with a beam, and score the output.
 
 Writes into --out, for every test set NAME, the translations NAME.greedy.LANG and
-NAME.beam.LANG, and scores.json with BLEU, chrF and TER (sacreBLEU, detokenised, with
-signature and 95 % interval), indicators of the beam's output (dad-score --list-indicators says
-what they are), the model's size and its number of parameters.
+NAME.beam.LANG, and scores.json with BLEU and chrF of both and TER of the beam's output (sacreBLEU,
+detokenised, with signature and 95 % interval), indicators of the beam's output (dad-score
+--list-indicators says what they are), the model's size and its number of parameters. (sacreBLEU's
+TER takes longer than a small model's decoding; dad-score has it of any output.)
 
 --train names text that the model may have seen; from it come terms (words that are frequent there
 and rare in the other --train), rare words, and what the output takes verbatim. --extract N asks
@@ -33,7 +34,7 @@ from fairseq_plugins.evaluation.training_text import gather_facts
 from fairseq_plugins.generation.generate import generate
 
 SCORES = "scores.json"
-METRICS = ("bleu", "chrf", "ter")
+METRICS = {"beam": ("bleu", "chrf", "ter"), "greedy": ("bleu", "chrf")}
 PREFIX = 0.75  # of the words of a source
 SEED = 1
 
@@ -118,8 +119,7 @@ def evaluate(model, tests, out, beam=5, trains=(), extract=0):
         for name, folder in tests.items()
     }
     outputs = {
-        name: {mode: Path(out) / f"{name}.{mode}.{tgt_lang}" for mode in ("beam", "greedy")}
-        for name in tests
+        name: {mode: Path(out) / f"{name}.{mode}.{tgt_lang}" for mode in METRICS} for name in tests
     }
     for name, test_set in sets.items():
         for mode, size in (("beam", beam), ("greedy", 1)):
@@ -127,15 +127,17 @@ def evaluate(model, tests, out, beam=5, trains=(), extract=0):
     facts = gather_facts({name: one.references for name, one in sets.items()},
                          {name: [files["beam"]] for name, files in outputs.items()},
                          folders, None, tgt_lang)  # fmt: skip
-    settings = Settings(tgt_lang, METRICS)
     record = {"counts": counts, "beam": beam, "test_sets": {}}
     for name, test_set in sets.items():
-        result = score_test_set(test_set, outputs[name], settings, facts[name])
-        systems = result["systems"]
+        found = {}
+        for mode, metrics in METRICS.items():
+            settings = Settings(tgt_lang, metrics, indicators=mode == "beam")
+            result = score_test_set(test_set, {mode: outputs[name][mode]}, settings, facts[name])
+            found[mode] = result["systems"][mode]
         record["test_sets"][name] = {
             "lines": result["lines"],
-            **{mode: systems[mode]["scores"] for mode in ("beam", "greedy")},
-            "indicators": systems["beam"]["indicators"],
+            **{mode: system["scores"] for mode, system in found.items()},
+            "indicators": found["beam"]["indicators"],
         }
     if extract:
         record["memorisation"] = {
