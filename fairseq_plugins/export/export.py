@@ -111,7 +111,7 @@ def export(
             )
 
         finish()  # the folder is complete for decoding
-        measured, decoding = None, {}
+        measured = None
         if dev:
             scratch = part / "parity"
             scratch.mkdir()
@@ -122,7 +122,6 @@ def export(
             shutil.rmtree(scratch)
             parity.check(measured, max_loss, dev)
             measured["max_loss"] = max_loss
-            decoding = {"decode_seconds": seconds}
         if safetensors:
             state = load_checkpoint(found.weights, trust=trust)
             write_safetensors(part / SAFE_WEIGHTS, weights_only_state(state, found.vocabulary))
@@ -133,7 +132,7 @@ def export(
         )  # fmt: skip
         model_card.write_card(part, record)
         if measured:
-            counts = {**counts, "parity": measured, **decoding}
+            counts = {**counts, "parity": measured, "decode_seconds": seconds}
         finish()
     return counts
 

@@ -68,8 +68,8 @@ def interrupt(command, work, log, mean, kills, seed):
         kills: how often.
         seed: of what is drawn.
     """
-    chance, done = random.Random(seed), 0
-    while True:
+    chance, done, failures = random.Random(seed), 0, 0
+    while failures <= kills:  # each kill can make one stage fail
         process = start(command, work, log)
         if done < kills:
             lives = chance.uniform(0.2, 1.8) * mean
@@ -80,7 +80,8 @@ def interrupt(command, work, log, mean, kills, seed):
             say(f"{done} kills: finished")
             return
         if process.poll() is not None:
-            continue  # a stage whose process was killed before has failed: the same command again
+            failures += 1  # a stage whose process was killed before: the same command again
+            continue
         done += 1
         how = chance.choice([POWER_CUT, SCHEDULER, ANY])
         family = descendants(process.pid)
@@ -95,9 +96,11 @@ def interrupt(command, work, log, mean, kills, seed):
             wait(process, chance.uniform(0, 5))
             kill(descendants(process.pid))
         process.wait()
+    sys.exit(f"killed {done} times, the run failed {failures} times by itself; see its log")
 
 
 def wait(process, seconds):
+    """Wait for a process, at most so many seconds."""
     try:
         process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:

@@ -254,9 +254,6 @@ def test_several_runs_have_a_section_and_a_folder_each(made, tmp_path):
     assert "--work $WORK1 -- --lr 0.0005\n" in text and "run.sh --work $WORK2\n" in text
 
 
-# -- no path of this machine ---------------------------------------------------------------
-
-
 def test_domains_stand_side_by_side_first(work, tmp_path):
     add_domain(work, "law")
     text = results.write(tmp_path / "RESULTS.md", [open_run(work)], [LABEL], PLACES)
@@ -280,6 +277,9 @@ def test_domains_stand_side_by_side_first(work, tmp_path):
 
 def test_one_domain_needs_no_comparison_of_domains(written):
     assert "All domains" not in written[1] and "BLEU by domain" not in written[1]
+
+
+# -- no path of this machine ---------------------------------------------------------------
 
 
 def test_the_command_can_be_given_anywhere(written, made):
