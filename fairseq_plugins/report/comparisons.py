@@ -150,6 +150,11 @@ def is_loss(comparison):
     return comparison["outcome"] == SIGNIFICANT and comparison["difference"] < 0
 
 
+def tone(comparison):
+    """How a page marks an outcome: "good", "loss", or "noise" where nothing can be built on it."""
+    return "good" if is_gain(comparison) else "loss" if is_loss(comparison) else "noise"
+
+
 def p_value(value):
     """A p-value in words: "p = 0.012"; the least that 1,000 resamples can say is 0.001."""
     return "p not known" if value is None else f"p = {value:.3f}"

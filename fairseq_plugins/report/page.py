@@ -119,7 +119,7 @@ def _environment():
     )  # fmt: skip
     environment.filters.update(
         duration=duration, md=markdown_text, shell=shlex.join, signed=comparisons.signed, tie=tie,
-        p=comparisons.p_cell, share=cost.share,
+        p=comparisons.p_cell, share=cost.share, tone=comparisons.tone,
     )  # fmt: skip
     environment.globals["style"] = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     return environment

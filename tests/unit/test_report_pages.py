@@ -187,6 +187,18 @@ def test_a_run_without_anything_but_its_plan_has_a_page(tmp_path):
     page.as_markdown(found)
 
 
+MARKS = [(0.9, "significant", "good"), (-0.9, "significant", "loss"),
+         (0.9, "within noise", "noise"), (0.0, "no difference", "noise")]  # fmt: skip
+
+
+@pytest.mark.parametrize("difference, outcome, mark", MARKS)
+def test_a_significant_loss_does_not_look_like_a_gain(found, difference, outcome, mark):
+    step = {**found["steps"][0], "difference": difference, "outcome": outcome}
+    html = page.as_html({**found, "steps": [step]})
+    assert re.findall(r'<span class="mark (\w+)">', html) == [mark]
+    assert f".mark.{mark} " in html
+
+
 # -- figures -------------------------------------------------------------------------------
 
 

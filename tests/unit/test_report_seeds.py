@@ -222,6 +222,16 @@ def test_what_a_step_bought_stands_beside_it_for_each_domain(over, found):
     assert all_domains.gains(bare, over["domains"])[0] == ("–", "")
 
 
+def test_a_domain_that_lost_is_marked_so(over):
+    lost = {**over["steps"][0]["cells"]["law"], "difference": -1.2, "outcome": "significant"}
+    step = {**over["steps"][0], "cells": {"law": lost}}
+    html = page.all_domains_as_html({**over, "steps": [step], "multi_domain": [], "claims": []})
+    assert re.findall(r'<span class="mark (\w+)">', html) == ["loss"]
+    assert re.findall(r'<td class="number">(.*?)</td>', html)[-2:] == [
+        "–", '−1.2<br><span class="mark loss">significant</span>',
+    ]  # fmt: skip
+
+
 def test_the_verdict_counts_domains(over):
     assert over["verdict"][0]["title"] == f"Students to ship: 9 for {DOMAIN} and law"
     again = part(over, "Distilling a second time")
