@@ -249,15 +249,18 @@ def _about(explained):
     shape = "A large teacher"
     if teacher:
         shape += f" ({_shape(explained, flags(teacher.command)['--size'])})"
+    configurations = [int(number) for number in run["configurations"]]
     lines += _paragraph(
         f"{shape} learns to translate from general text. It is too slow to ship. So small "
         f"students ({_and([_shape(explained, size) for size in students])}) learn from its "
         "translations, which are easier to learn than those of people: that is distilling. "
         f"Teacher and students then go on with text of your domain, {_or(run['domains'])}: that "
         "is adapting. Distil, adapt, distil again with the adapted teacher: that is the method of "
-        "Gordon & Duh (2020). This run finds out which of these steps pays for your text."
-    )
-    configurations = [int(number) for number in run["configurations"]]
+        "Gordon & Duh (2020). "
+        + ("This run finds out which of these steps pays for your text." if len(configurations) > 1
+           else "Which of these steps pays for your text one configuration cannot tell; "
+           "--configuration 1,4,7,9 does.")
+    )  # fmt: skip
     lines += ["", *_paragraph(
         ("One student" if len(configurations) == 1 else f"{len(configurations)} students")
         + (" for each domain" if len(run["domains"]) > 1 else "")

@@ -89,6 +89,13 @@ def test_only_the_configurations_that_are_asked_for_are_in_the_grid(raw):
     assert [word for word in grid.split() if word.isdigit()] == ["4", "9"]
 
 
+def test_one_configuration_promises_no_comparison_of_steps(raw):
+    promise, advice = "finds out which of these steps pays", "--configuration 1,4,7,9 does"
+    for configurations, said, unsaid in ((["9"], advice, promise), (["4", "9"], promise, advice)):
+        text = " ".join(text_of(stages(raw), configurations=configurations).split())
+        assert said in text and unsaid not in text
+
+
 def test_a_finished_run_says_that_nothing_is_to_be_done_and_what_it_took(finished):
     text = text_of(stages(finished))
     assert "Nothing: all that was asked for is done." in text
