@@ -5,6 +5,13 @@ source_lang=de
 target_lang=en
 source "$recipes/presets/cpu.sh"
 
+# what is taken where no option says otherwise
+configuration=${configuration:-1,4,7,9}
+if [[ ! $corpora ]]; then
+  general=${general:-$recipes/quickstart/data/general}
+  (( ${#domains[@]} )) || domains=("suttas=$recipes/quickstart/data/suttas")
+fi
+
 most_lines=''            # all that there are
 vocabulary_size=3000
 speed_seconds=20

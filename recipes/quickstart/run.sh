@@ -34,9 +34,7 @@ main() {
   # nothing is to be installed for those who only look
   [[ " ${options[*]-} " =~ " "(--dry-run|--plan)" " ]] || source "$root/recipes/bootstrap.sh"
   set_up=$SECONDS
-  bash "$root/recipes/chain.sh" --config "$here/config.sh" --configuration 1,4,7,9 \
-    --general "$here/data/general" --domain "suttas=$here/data/suttas" --work "$work" \
-    ${options[@]+"${options[@]}"}
+  bash "$root/recipes/chain.sh" --config "$here/config.sh" --work "$work" ${options[@]+"${options[@]}"}
   [[ ! " ${options[*]-} " =~ " "(--dry-run|--plan)" " && -e $work/report/suttas/table.txt ]] || exit 0
   time_and_note
 }
